@@ -1,0 +1,26 @@
+"""Exponential averages of weights: theta_minus in training, and the average that samples are drawn with."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+
+def frozen_copy(model: nn.Module) -> nn.Module:
+    """A copy of a model that no gradient reaches: where a target or an average starts."""
+    return copy.deepcopy(model).requires_grad_(False)
+
+
+@torch.no_grad()
+def ema_update(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """average <- decay average + (1 - decay) model, weight by weight, in place; buffers are copied.
+
+    CM, arXiv:2303.01469, Eq. 8. decay = 0 copies the model. Raises ValueError outside [0, 1].
+    """
+    if not 0 <= decay <= 1:
+        raise ValueError(f"an average's decay must lie in [0, 1], got {decay}")
+    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
+    for kept, now in zip(average.buffers(), model.buffers(), strict=True):
+        kept.copy_(now)

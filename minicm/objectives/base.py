@@ -1,0 +1,119 @@
+"""What all objectives share: the draw, the target without gradient, the same dropout mask on both sides.
+
+An objective has two halves. `draw` makes everything that is random; `loss` is then a pure function. So a loss can be
+compared with another implementation on the same draw, and permuting the batch permutes the losses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Draw:
+    """All that is random in one training step; every field is (B, ...) or None."""
+
+    t: Tensor  # (B,) where the online prediction is made
+    eps: Tensor  # (B, *D) unit noise
+    seed: Tensor  # (B,) int64 on the CPU, for dropout; the first one is used
+    s: Tensor | None = None  # (B,) where the target's prediction is made, s < t
+    w: Tensor | None = None  # (B,) guidance scale
+    u: Tensor | None = None  # (B,) third time, the end of the step
+
+    def __getitem__(self, index) -> Draw:
+        """The draw of some of the samples: a permutation, a slice of a global batch."""
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        on_cpu = index.cpu() if isinstance(index, Tensor) else index
+        seed = parts.pop("seed")[on_cpu]
+        return Draw(
+            seed=seed, **{name: None if part is None else part[index] for name, part in parts.items()}
+        )
+
+
+class Objective(nn.Module):
+    """A training objective: `draw` what is random, then `loss`, one number a sample."""
+
+    def draw(self, x0: Tensor, label: Tensor | None, k: int, K: int, generator: torch.Generator) -> Draw:
+        """All that is random for the batch x0 (B, *D) at step k of K, from the generator on x0's device."""
+        raise NotImplementedError
+
+    def loss(
+        self, f: Callable, f_target: Callable, x0: Tensor, label: Tensor | None, draw: Draw, k: int, K: int
+    ) -> Tensor:
+        """The losses (B,), with no randomness of their own; gradients reach f alone."""
+        raise NotImplementedError
+
+    def target_decay(self, k: int, K: int) -> float:
+        """mu in theta_minus <- mu theta_minus + (1 - mu) theta; 0 makes the target a stop-gradient copy."""
+        return 0.0
+
+    def forward(
+        self,
+        f: Callable,
+        f_target: Callable,
+        x0: Tensor,
+        label: Tensor | None = None,
+        k: int = 0,
+        K: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """draw, then loss: (B, *D) -> (B,). Raises ValueError for an empty batch or for NaN in the data."""
+        if len(x0) == 0:
+            raise ValueError("the batch is empty: an objective needs at least one sample")
+        generator = default_generator(x0.device) if generator is None else generator
+        return self.loss(f, f_target, x0, label, self.draw(x0, label, k, K, generator), k, K)
+
+
+def unit_noise(x0: Tensor, generator: torch.Generator) -> Tensor:
+    """eps ~ N(0, I) in the shape and dtype of x0."""
+    return torch.randn(x0.shape, generator=generator, device=x0.device, dtype=x0.dtype)
+
+
+def dropout_seeds(n: int, k: int, generator: torch.Generator) -> Tensor:
+    """(n,) seeds on the CPU, made from the generator's own seed and k: reading a GPU's draw would stall it."""
+    start = (generator.initial_seed() * 1_000_003 + k * 1_009) % 2**62
+    return start + torch.arange(n)
+
+
+def default_generator(device: torch.device) -> torch.Generator:
+    """A generator seeded from torch's global one, for calls that bring none."""
+    return torch.Generator(device).manual_seed(int(torch.randint(2**31, ())))
+
+
+@contextmanager
+def dropout_from(seed: Tensor) -> Iterator[None]:
+    """Draw dropout masks from the first of the seeds, on every device, and leave the global state as it was."""
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(int(seed[0]))
+        yield
+
+
+def predict_pair(
+    online: Callable[[], Tensor], target: Callable[[], Tensor], seed: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Evaluate the target without gradient, then the online network, under one dropout mask.
+
+    The stop-gradient is CM's (arXiv:2303.01469, Eq. 7), the shared mask iCT's (arXiv:2310.14189, section 3.2).
+    Returns (online, target), each (B, *D).
+    """
+    with dropout_from(seed), torch.no_grad():
+        y_target = target()
+    with dropout_from(seed):
+        y = online()
+    return y, y_target
+
+
+def constant(t: Tensor, s: Tensor) -> Tensor:
+    """The weight lambda = 1 of CM (arXiv:2303.01469, section 6); (B,), (B,) -> (B,)."""
+    return torch.ones_like(t)
+
+
+def inverse_gap(t: Tensor, s: Tensor) -> Tensor:
+    """The weight 1/(t - s) of iCT and ECT (arXiv:2310.14189, section 3.5); (B,), (B,) -> (B,)."""
+    return 1 / (t - s)

@@ -1,0 +1,144 @@
+"""Which times are used: grids, the laws that draw training times, and curricula.
+
+A grid is an ascending float64 tensor with grid[0] = t_min. A time law draws times; an index law draws the
+interval n of a grid, whose ends are s = grid[n] < t = grid[n + 1]. A curriculum is a function of (k, K), the
+training step and their total: it has no state, so a resumed run needs nothing extra.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+TimeLaw = Callable[[int, torch.Generator], Tensor]  # (n, generator) -> times (n,)
+IndexLaw = Callable[[Tensor, int, torch.Generator], Tensor]  # (grid, n, generator) -> indices (n,)
+
+
+# ---------------------------------------------------------------------------------------------- grids
+def karras_grid(n: int, t_min: float = 0.002, t_max: float = 80.0, rho: float = 7.0) -> Tensor:
+    """The n times of EDM, ascending as in CM, equally spaced in t^(1/rho).
+
+    EDM, arXiv:2206.00364, Eq. 5; CM, arXiv:2303.01469, section 2. Returns (n,), float64; the end points
+    are set, not computed: grid[0] == t_min and grid[-1] == t_max.
+    Raises ValueError unless n >= 2, 0 <= t_min < t_max and rho > 0.
+    """
+    if n < 2:
+        raise ValueError(f"a grid needs n >= 2 points, got n = {n}")
+    if not 0 <= t_min < t_max:
+        raise ValueError(f"a grid needs 0 <= t_min < t_max, got t_min = {t_min:g}, t_max = {t_max:g}")
+    if not rho > 0:
+        raise ValueError(f"a grid needs rho > 0 (EDM uses 7), got {rho:g}")
+    ramp = torch.linspace(0, 1, n, dtype=torch.float64)
+    low, high = t_min ** (1 / rho), t_max ** (1 / rho)
+    grid = (low + ramp * (high - low)) ** rho
+    grid[0], grid[-1] = t_min, t_max
+    return grid
+
+
+def skip_grid(n: int, T: int = 1000) -> Tensor:
+    """The times 0, T/n, 2T/n, ..., T of the VP clock: n skips of k = T/n (LCM, arXiv:2310.04378, section 4.3).
+
+    Returns (n + 1,), float64, whole numbers. Raises ValueError unless 1 <= n <= T.
+    """
+    if not 1 <= n <= T:
+        raise ValueError(f"a skip grid needs 1 <= n <= T = {T}, got n = {n}")
+    return (torch.arange(n + 1, dtype=torch.float64) * T / n).round()
+
+
+# ------------------------------------------------------------------------------------------ time laws
+@dataclass(frozen=True)
+class LogNormalTimes:
+    """ln t ~ N(mean, std^2), clamped to [low, high]: EDM's training noise (arXiv:2206.00364, Table 1)."""
+
+    mean: float = -1.2  # P_mean; iCT and ECT use -1.1
+    std: float = 1.2  # P_std; iCT and ECT use 2.0
+    low: float = 1e-3  # noise level
+    high: float = 80.0  # noise level
+
+    def __call__(self, n: int, generator: torch.Generator) -> Tensor:
+        z = torch.randn(n, generator=generator, device=generator.device, dtype=torch.float64)
+        return (self.mean + self.std * z).exp().clamp(self.low, self.high)
+
+
+@dataclass(frozen=True)
+class LogNormalAngles:
+    """t = arctan(e^tau / sigma_d) with tau ~ N(mean, std^2): sCM's proposal (arXiv:2410.11081, section 4)."""
+
+    mean: float = -1.0  # of ln sigma
+    std: float = 1.4  # of ln sigma
+    sigma_data: float = 0.5  # data units
+    high: float = 80.0  # noise level of the last angle
+
+    def __call__(self, n: int, generator: torch.Generator) -> Tensor:
+        sigma = LogNormalTimes(mean=self.mean, std=self.std, low=0.0, high=self.high)(n, generator)
+        return (sigma / self.sigma_data).atan()
+
+
+@dataclass(frozen=True)
+class UniformSteps:
+    """t uniform on 1..T: DDPM's training times (arXiv:2006.11239, Algorithm 1)."""
+
+    T: int = 1000  # steps of the VP chain
+
+    def __call__(self, n: int, generator: torch.Generator) -> Tensor:
+        steps = torch.randint(1, self.T + 1, (n,), generator=generator, device=generator.device)
+        return steps.double()
+
+
+# ----------------------------------------------------------------------------------------- index laws
+@dataclass(frozen=True)
+class UniformIndex:
+    """Every interval of the grid alike: n ~ U{0..N-2} (CM, arXiv:2303.01469, Algorithms 2 and 3)."""
+
+    def __call__(self, grid: Tensor, n: int, generator: torch.Generator) -> Tensor:
+        return torch.randint(len(grid) - 1, (n,), generator=generator, device=generator.device)
+
+
+@dataclass(frozen=True)
+class LogNormalIndex:
+    """Each interval with the mass that ln t ~ N(mean, std^2) gives it (iCT, arXiv:2310.14189, section 3.5)."""
+
+    mean: float = -1.1  # P_mean, of ln sigma (not +1.1)
+    std: float = 2.0  # P_std
+
+    def mass(self, grid: Tensor) -> Tensor:
+        """Probabilities (N-1,) of the intervals of a grid (N,)."""
+        cdf = torch.erf((grid.log() - self.mean) / (math.sqrt(2) * self.std))
+        return (cdf[1:] - cdf[:-1]) / (cdf[-1] - cdf[0])
+
+    def __call__(self, grid: Tensor, n: int, generator: torch.Generator) -> Tensor:
+        return torch.multinomial(self.mass(grid), n, replacement=True, generator=generator)
+
+
+# ------------------------------------------------------------------------------------------ curricula
+def ct_points(k: int, K: int, s0: int = 2, s1: int = 150) -> int:
+    """N(k), the number of grid points of CT at step k of K (CM, arXiv:2303.01469, appendix C)."""
+    return math.ceil(math.sqrt(k / K * ((s1 + 1) ** 2 - s0**2) + s0**2) - 1) + 1
+
+
+def ct_decay(k: int, K: int, s0: int = 2, s1: int = 150, mu0: float = 0.9) -> float:
+    """mu(k) = exp(s0 ln(mu0)/N(k)), the target's decay in CT (CM, arXiv:2303.01469, appendix C).
+
+    The paper's N(k); both official code bases divide by N(k) - 1, which gives .81 for .9 at k = 0.
+    """
+    return math.exp(s0 * math.log(mu0) / ct_points(k, K, s0, s1))
+
+
+def doubling_points(k: int, K: int, s0: int = 10, s1: int = 1280) -> int:
+    """N(k) of iCT: s0 + 1 points, intervals doubling in equal stages up to s1 (arXiv:2310.14189, Table 1)."""
+    stage = max(math.floor(K / (math.log2(s1 // s0) + 1)), 1)  # K' of the paper: steps a stage lasts
+    return min(s0 * 2 ** (k // stage), s1) + 1
+
+
+def ect_gap(t: Tensor, stage: int, *, q: float = 2.0, k: float = 8.0, b: float = 1.0) -> Tensor:
+    """ECT's earlier time s = max(0, t (1 - n(t)/q^(stage+1))), n(t) = 1 + k sigmoid(-b t); (B,) -> (B,).
+
+    ECT, arXiv:2406.14548, section 3.3, and the mapping of its code. Stage 0 has s = 0 for t < ln 7: there
+    consistency training begins as diffusion training, and the gap closes as the stage rises.
+    """
+    n = 1 + k * torch.sigmoid(-b * t)
+    return (t * (1 - n / q ** (stage + 1))).clamp(min=0)
