@@ -1,0 +1,107 @@
+"""Checkpoints: one safetensors file, tensors inside and everything else as JSON in its header. Nothing is unpickled."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+from minicm.denoiser import Denoiser
+from minicm.nets.mlp import MLP
+from minicm.schedules import EDM, VP, TrigFlow
+
+NETS = {"MLP": MLP}
+SCHEDULES = {"EDM": EDM, "VP": VP, "TrigFlow": TrigFlow}
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read or written, with the reason in one line."""
+
+
+def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
+    """Write a state (name -> tensor or JSON value) as one file, all or nothing.
+
+    The file is written beside its place, synced and renamed, so that a crash or a full disk leaves the old one.
+    Raises CheckpointError where the folder cannot be written.
+    """
+    path = Path(path)
+    tensors = {name: v.contiguous().cpu() for name, v in state.items() if isinstance(v, torch.Tensor)}
+    header = {name: v for name, v in state.items() if name not in tensors}
+    packed = save(tensors, metadata={"minicm": json.dumps(header)})
+    beside = path.with_name(path.name + ".part")
+    try:
+        with open(beside, "wb") as file:
+            file.write(packed)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise CheckpointError(
+            f"cannot write {path} ({error.strerror}): free space or choose another folder"
+        ) from None
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read back what save_checkpoint wrote, on the CPU.
+
+    Raises CheckpointError for a file that is missing, truncated or not one of minicm's.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path} is not a file: give the path of a checkpoint, such as runs/.../checkpoint.safetensors"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is truncated or no safetensors file ({error})") from None
+    if "minicm" not in metadata:
+        raise CheckpointError(f"{path} is a safetensors file, but not a checkpoint of minicm")
+    return {**json.loads(metadata["minicm"]), **tensors}
+
+
+def describe(model: Denoiser) -> dict[str, Any]:
+    """A model's blueprint as JSON values; `build` makes the model again, with new weights."""
+    return {
+        "net": type(model.net).__name__,
+        "options": model.net.options,
+        "schedule": type(model.schedule).__name__,
+        "clock": {
+            field.name: getattr(model.schedule, field.name) for field in fields(model.schedule) if field.init
+        },
+        "sigma_data": model.sigma_data,
+        "t_min": model.t_min,
+    }
+
+
+def build(blueprint: dict[str, Any]) -> Denoiser:
+    """The model that `describe` described. Raises CheckpointError for a network that this version lacks."""
+    try:
+        net: nn.Module = NETS[blueprint["net"]](**blueprint["options"])
+        schedule = SCHEDULES[blueprint["schedule"]](**blueprint["clock"])
+        return Denoiser(net, schedule, blueprint["sigma_data"], blueprint["t_min"])
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"the checkpoint's model cannot be built by this version of minicm ({error})"
+        ) from None
+
+
+def load_model(path: str | Path, weights: str = "ema") -> Denoiser:
+    """The model of a checkpoint with its evaluation average, ready to sample. Raises CheckpointError."""
+    state = load_checkpoint(path)
+    if "model" not in state:
+        raise CheckpointError(f"{path} holds no model description")
+    model = build(state["model"])
+    prefix = f"{weights}/"
+    model.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+    return model.eval().requires_grad_(False)
