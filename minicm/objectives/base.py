@@ -13,6 +13,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
+from minicm.times import IndexLaw
+
 
 @dataclass(frozen=True)
 class Draw:
@@ -80,6 +82,21 @@ def dropout_seeds(n: int, k: int, generator: torch.Generator) -> Tensor:
     return start + torch.arange(n)
 
 
+def interval_draw(grid: Tensor, index_law: IndexLaw, x0: Tensor, k: int, generator: torch.Generator) -> Draw:
+    """One interval [s, t] of an ascending grid (N,) and one noise for each sample of x0 (B, *D).
+
+    CM, arXiv:2303.01469, Algorithms 2 and 3: n from the index law, t = grid[n + 1], s = grid[n].
+    """
+    grid = grid.to(generator.device)
+    n = index_law(grid, len(x0), generator)
+    return Draw(
+        t=grid[n + 1],
+        s=grid[n],
+        eps=unit_noise(x0, generator),
+        seed=dropout_seeds(len(x0), k, generator),
+    )
+
+
 def default_generator(device: torch.device) -> torch.Generator:
     """A generator seeded from torch's global one, for calls that bring none."""
     return torch.Generator(device).manual_seed(int(torch.randint(2**31, ())))
@@ -99,7 +116,7 @@ def predict_pair(
 ) -> tuple[Tensor, Tensor]:
     """Evaluate the target without gradient, then the online network, under one dropout mask.
 
-    The stop-gradient is CM's (arXiv:2303.01469, Eq. 7), the shared mask iCT's (arXiv:2310.14189, section 3.2).
+    The stop-gradient is CM's (arXiv:2303.01469, Eq. 7), the shared mask iCT's (arXiv:2310.14189, section 3.1).
     Returns (online, target), each (B, *D).
     """
     with dropout_from(seed), torch.no_grad():
@@ -115,5 +132,5 @@ def constant(t: Tensor, s: Tensor) -> Tensor:
 
 
 def inverse_gap(t: Tensor, s: Tensor) -> Tensor:
-    """The weight 1/(t - s) of iCT and ECT (arXiv:2310.14189, section 3.5); (B,), (B,) -> (B,)."""
+    """The weight 1/(t - s) of iCT and ECT (arXiv:2310.14189, section 3.1); (B,), (B,) -> (B,)."""
     return 1 / (t - s)

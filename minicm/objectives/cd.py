@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from minicm.distances import Distance, l2
-from minicm.objectives.base import Draw, Objective, constant, dropout_seeds, predict_pair, unit_noise
+from minicm.objectives.base import Draw, Objective, constant, interval_draw, predict_pair
 from minicm.solvers import Step, heun_step
 from minicm.times import IndexLaw, UniformIndex
 
@@ -63,14 +63,8 @@ class CD(Objective):
         return self.frozen[0]
 
     def draw(self, x0: Tensor, label: Tensor | None, k: int, K: int, generator: torch.Generator) -> Draw:
-        grid = (self.grid if isinstance(self.grid, Tensor) else self.grid(k, K)).to(generator.device)
-        n = self.index_law(grid, len(x0), generator)
-        return Draw(
-            t=grid[n + 1],
-            s=grid[n],
-            eps=unit_noise(x0, generator),
-            seed=dropout_seeds(len(x0), k, generator),
-        )
+        grid = self.grid if isinstance(self.grid, Tensor) else self.grid(k, K)
+        return interval_draw(grid, self.index_law, x0, k, generator)
 
     def loss(
         self, f: Callable, f_target: Callable, x0: Tensor, label: Tensor | None, draw: Draw, k: int, K: int

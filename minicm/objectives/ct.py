@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from minicm.distances import Distance, l2
-from minicm.objectives.base import Draw, Objective, constant, dropout_seeds, predict_pair, unit_noise
+from minicm.objectives.base import Draw, Objective, constant, interval_draw, predict_pair
 from minicm.times import IndexLaw, UniformIndex, ct_decay, ct_points, karras_grid
 
 
@@ -55,15 +55,8 @@ class CT(Objective):
         self.index_law, self.distance, self.weight = index_law, distance, weight
 
     def draw(self, x0: Tensor, label: Tensor | None, k: int, K: int, generator: torch.Generator) -> Draw:
-        points = ct_points(k, K, self.s0, self.s1)
-        grid = karras_grid(points, self.t_min, self.t_max, self.rho).to(generator.device)
-        n = self.index_law(grid, len(x0), generator)
-        return Draw(
-            t=grid[n + 1],
-            s=grid[n],
-            eps=unit_noise(x0, generator),
-            seed=dropout_seeds(len(x0), k, generator),
-        )
+        grid = karras_grid(ct_points(k, K, self.s0, self.s1), self.t_min, self.t_max, self.rho)
+        return interval_draw(grid, self.index_law, x0, k, generator)
 
     def loss(
         self, f: Callable, f_target: Callable, x0: Tensor, label: Tensor | None, draw: Draw, k: int, K: int
