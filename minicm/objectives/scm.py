@@ -1,0 +1,138 @@
+"""Continuous-time consistency training and distillation: the two times meet, and a tangent takes the gap's place.
+
+sCM, arXiv:2410.11081, Algorithm 1.   loss = e^w/D |F - (F_target - g)|^2 - w,   g = tangent/(|tangent| + c)
+                                      tangent = cos(t) df_target/dt along the trajectory
+
+| paper                    | here                 | meaning                                                        |
+|--------------------------|----------------------|----------------------------------------------------------------|
+| F_theta                  | -f.raw(x, t)         | OUR F IS MINUS THE PAPER'S: f = cos(t) x + sin(t) sigma_d F     |
+| F_theta^-                | -f_target.raw(x, t)  | the same without gradient: mu = 0                              |
+| z                        | sigma_d draw.eps     | x_t = cos(t) x0 + sin(t) z                                     |
+| dx_t/dt                  | velocity(x_t, x0_hat, t) | sCD: x0_hat from the teacher; sCT: x0 itself, cos(t) z - sin(t) x0 |
+| sigma_d dF_theta^-/dt    | jvp                  | along (dx_t/dt, 1); cos(t) sin(t) is multiplied in before       |
+| r, H                     | warm, warmup         | r = min(1, k/H) fades in all of the tangent that could be unstable |
+| c                        | c                    | tangent normalisation                                          |
+| w_phi(t), D              | log_weight, x0[0].numel() | learnt weight, dimension                                  |
+| P_mean, P_std            | time_law             | t = arctan(e^tau/sigma_d), tau ~ N(-1, 1.4^2)                    |
+
+Differs from CD in: no grid and no solver, so no discretisation error; the loss acts on F, not on f, which is the prior
+weight 1/(sigma_d tan t); its value says little, since the tangent's length is divided out: watch an error instead.
+Simplified: no adaptive double normalisation (it belongs to a large network); w_phi is linear in a few sinusoids of t.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from minicm.distances import l2
+from minicm.nets.embeddings import octaves
+from minicm.objectives.base import Draw, Objective, dropout_seeds, predict_pair, unit_noise
+from minicm.schedules import TrigFlow, expand
+from minicm.times import LogNormalAngles, TimeLaw
+
+
+class LogWeight(nn.Module):
+    """w_phi(t), the logarithm of a weight that evens out the loss over t; (B,) -> (B,), zero at the start.
+
+    sCM, arXiv:2410.11081, section 4.3, after EDM2 (arXiv:2312.02696). The optimum is e^w = D/E[|F - target|^2 | t].
+    """
+
+    def __init__(self, n: int = 4) -> None:
+        super().__init__()
+        self.octaves = n  # the shortest period is 2 pi/2^(n - 1)
+        self.out = nn.Linear(1 + 2 * n, 1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, t: Tensor) -> Tensor:
+        return self.out(octaves(t, self.octaves).to(self.out.weight.dtype)).squeeze(1)
+
+
+class SCM(Objective):
+    """Continuous-time consistency training (sCT), or with a teacher distillation (sCD), in the TrigFlow clock.
+
+    sCM, arXiv:2410.11081, Algorithm 1. f: a Denoiser in TrigFlow with t_min = 0. teacher: a diffusion model in the
+    TrigFlow clock (others through in_clock), called (x, t, label). Losses (B,).
+    Raises ValueError for a negative warmup, c <= 0, and an f in another clock or for another sigma_d.
+    """
+
+    def __init__(
+        self,
+        teacher: Callable | None = None,
+        *,
+        time_law: TimeLaw = LogNormalAngles(),  # of t, an angle
+        c: float = 0.1,  # tangent normalisation: tangents well below c keep their length
+        warmup: int = 10_000,  # H, training steps; 0 for none
+        learn_weight: bool = True,  # whether w_phi is learnt, or stays 0
+    ) -> None:
+        super().__init__()
+        if not c > 0:
+            raise ValueError(f"sCM's tangent normalisation needs c > 0, got {c}")
+        if warmup < 0:
+            raise ValueError(f"sCM's warm-up is a number of steps, at least 0, got {warmup}")
+        self.frozen = (teacher,)  # in a tuple, so that its weights are not taken for the objective's own
+        self.time_law, self.c, self.warmup = time_law, c, warmup
+        self.log_weight = LogWeight() if learn_weight else None
+
+    @property
+    def teacher(self) -> Callable | None:
+        return self.frozen[0]
+
+    def draw(self, x0: Tensor, label: Tensor | None, k: int, K: int, generator: torch.Generator) -> Draw:
+        return Draw(
+            t=self.time_law(len(x0), generator),
+            eps=unit_noise(x0, generator),
+            seed=dropout_seeds(len(x0), k, generator),
+        )
+
+    def loss(
+        self, f: Callable, f_target: Callable, x0: Tensor, label: Tensor | None, draw: Draw, k: int, K: int
+    ) -> Tensor:
+        _check_clock(f)
+        t, schedule = draw.t, f.schedule
+        x_t = schedule.add_noise(x0, draw.eps, t)
+        with torch.no_grad():
+            x0_hat = x0 if self.teacher is None else self.teacher(x_t, t, label=label)
+            dx = schedule.velocity(x_t, x0_hat, t)
+        warm = min(1.0, k / self.warmup) if self.warmup else 1.0
+
+        def target() -> Tensor:
+            F, g = tangent(f_target, x_t, dx, t, label, warm)
+            length = expand(torch.linalg.vector_norm(g.flatten(1), dim=1), g)
+            return F - g / (length + self.c)
+
+        F, F_aim = predict_pair(lambda: f.raw(x_t, t, label=label), target, draw.seed)
+        w = torch.zeros_like(t) if self.log_weight is None else self.log_weight(t)
+        w = w.to(x0.dtype)
+        return w.exp() * l2(F, F_aim) / x0[0].numel() - w
+
+
+def tangent(
+    f: Callable, x: Tensor, dx: Tensor, t: Tensor, label: Tensor | None = None, warm: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """F(x, t), and cos(t) df/dt along the direction dx = dx/dt of the trajectory; with warm < 1, partly.
+
+    sCM, arXiv:2410.11081, Eq. 6 and Algorithm 1, with our F in place of minus theirs:
+    cos^2 (sigma_d F + dx/dt) - warm cos sin (x - sigma_d dF/dt). x, dx (B, *D), t (B,) -> two of (B, *D).
+    """
+    sigma_d = f.schedule.sigma_data
+    cos, sin = t.cos(), t.sin()
+    scale = cos * sin * sigma_d  # multiplied in before the derivative, which may be large near t = 0 and pi/2
+    F, dF = torch.func.jvp(lambda x, t: f.raw(x, t, label=label), (x, t), (expand(scale, x) * dx, scale))
+    g = expand(cos.square(), x) * (sigma_d * F + dx) - warm * (expand(cos * sin, x) * x - dF)
+    return F, g
+
+
+def _check_clock(f: Callable) -> None:
+    if not isinstance(f.schedule, TrigFlow):
+        raise ValueError(
+            f"sCM trains an f in the TrigFlow clock, got {f.schedule}: Denoiser(net, TrigFlow())"
+        )
+    if f.sigma_data != f.schedule.sigma_data:
+        raise ValueError(
+            f"f has sigma_data = {f.sigma_data:g}, its clock {f.schedule.sigma_data:g}: "
+            "in TrigFlow the two are one number"
+        )
