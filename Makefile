@@ -13,7 +13,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: demo test test-slow lint types bench constraints clean
-.DELETE_ON_ERROR:
+.NOTPARALLEL:
 
 demo: $(VENV)/.has-test
 	$(BIN)/minicm demo $(ARGS)
