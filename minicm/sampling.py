@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -97,6 +98,49 @@ def edm_sample(
         t_hat, s = (time.to(x.device).expand(len(x)) for time in (t_hat, s))
         x = heun_step(denoise, schedule, x, t_hat, s)
     return x
+
+
+def choose_times(
+    f: Callable,
+    x_T: Tensor,
+    score: Callable[[Tensor], float],
+    n: int,
+    *,
+    grid: Tensor,  # ascending candidates (N,), in f's clock; the last is where x_T lives
+    gamma: float = 1.0,  # of sample()
+    seed: int = 0,  # of sample()'s noise, one for all candidates: so their scores can be compared
+    **cond: Tensor | None,
+) -> Tensor:
+    """The n decreasing times for `sample` whose samples score lowest, chosen greedily: one more time after another.
+
+    CM, arXiv:2303.01469, section 3. Each time is found by ternary search, which finds the best candidate where the
+    score has a single valley, for about 2 log(N)/log(3/2) scores. score: samples (B, *D) -> a number, such as a
+    distance to data; lower is better.
+    Returns (n,), float64. Raises ValueError for a grid that does not ascend and an n that it cannot hold.
+    """
+    if grid.ndim != 1 or (grid.diff() <= 0).any() or not 1 <= n <= len(grid):
+        raise ValueError(f"choose_times needs an ascending grid of at least n = {n} >= 1 times")
+
+    def value(chosen: list[int], i: int) -> float:
+        generator = torch.Generator(x_T.device).manual_seed(seed)
+        return float(score(sample(f, x_T, grid[[*chosen, i]], gamma, generator=generator, **cond)))
+
+    chosen = [len(grid) - 1]
+    for room in range(n - 2, -1, -1):  # how many later times must still fit below this one
+        chosen = [*chosen, _lowest(partial(value, chosen), room, chosen[-1] - 1)]
+    return grid[chosen].double()
+
+
+def _lowest(value: Callable[[int], float], low: int, high: int) -> int:
+    """Where value is lowest on low..high, by ternary search: a third of the interval goes after each comparison."""
+    value = cache(value)
+    while high - low > 2:
+        third = (high - low) // 3
+        if value(low + third) < value(high - third):
+            high -= third
+        else:
+            low += third
+    return min(range(low, high + 1), key=value)
 
 
 def check_times(times: Tensor | Sequence[float], schedule: Schedule, t_min: float) -> Tensor:
