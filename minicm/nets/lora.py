@@ -11,6 +11,7 @@ That serves Linear and convolutions alike, and a second adapter simply adds to w
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -111,7 +112,7 @@ def lora_state(net: nn.Module, adapter: int = -1) -> dict[str, Tensor]:
     safetensors. The lambda it was loaded with is not part of it.
     Raises ValueError where the net has no such adapter.
     """
-    state = {}
+    state: dict[str, Tensor] = {}
     for name, layer in _layers(net):
         adapters = _adapters(layer)
         if not -len(adapters) <= adapter < len(adapters):
@@ -151,19 +152,19 @@ def load_lora(net: nn.Module, state: dict[str, Tensor], weight: float = 1.0) -> 
     return net
 
 
-def _layers(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def _layers(net: nn.Module) -> Iterator[tuple[str, Any]]:
     return ((name, module) for name, module in net.named_modules() if isinstance(module, ADAPTED))
 
 
-def _attach(layer: nn.Module, lora: LoRA) -> None:
+def _attach(layer: Any, lora: LoRA) -> None:
     parametrize.register_parametrization(layer, "weight", lora)
 
 
-def _is_merged(layer: nn.Module) -> bool:
+def _is_merged(layer: Any) -> bool:
     return hasattr(layer, "merged_lora")
 
 
-def _adapters(layer: nn.Module) -> list[LoRA]:
+def _adapters(layer: Any) -> list[LoRA]:
     if _is_merged(layer):
         return layer.merged_lora[1]
     if not parametrize.is_parametrized(layer, "weight"):

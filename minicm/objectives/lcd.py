@@ -1,0 +1,181 @@
+"""Latent consistency distillation: consistency distillation of a guided teacher, w being an input of the student.
+
+LCM, arXiv:2310.04378, Algorithm 1.   loss = d( f(x_t, w, c, t), f_target(x_s, w, c, s) ),  x_s = step(guided teacher, x_t, t, s)
+
+| paper                | here                  | meaning                                                            |
+|----------------------|-----------------------|--------------------------------------------------------------------|
+| z                    | x                     | here points or pixels; the paper's are codes of an autoencoder     |
+| c, empty             | label, null label     | the class stands in the place of the text                          |
+| t_{n+k}, t_n         | t, s                  | k steps of the grid apart; every k-th time is used                 |
+| w ~ U[w_min, w_max]  | draw.w, w_range       | guidance: D_c + w (D_c - D_null); Imagen's scale is w + 1          |
+| Psi                  | step                  | euler_step is DDIM: x + (1+w) Psi(c) - w Psi(empty) is its result  |
+| theta, theta^-       | f, f_target           | trained, its slow copy                                             |
+| d, mu                | distance, mu          | paper: squared l2, .999943; its training script: Huber, .95        |
+
+Differs from CD in: the guidance, which the student learns as an input, so that sampling needs one evaluation a step;
+the skip k, without which a grid of 1000 steps learns too slowly. Latent consistency fine-tuning (section 4.4,
+Algorithm 2) goes without a teacher, from an f that is trained already: LCD(None, grid=..., ...) takes x0 for the
+teacher's x0_hat, as CT does, and keeps w and k.
+Simplified: no autoencoder; f in our own preconditioning or in LCM's (`lcm_boundary`), which ends at t = 1 instead of 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from minicm.denoiser import guided
+from minicm.distances import Distance, pseudo_huber
+from minicm.objectives.base import Draw, Objective, constant, interval_draw, predict_pair
+from minicm.schedules import VP, expand, known
+from minicm.solvers import Step, euler_step
+from minicm.times import IndexLaw, UniformIndex
+
+
+class LCD(Objective):
+    """Latent consistency distillation from a label-conditional teacher; with teacher None, fine-tuning on data.
+
+    LCM, arXiv:2310.04378, Algorithms 1 and 2. teacher: a diffusion model called (x, t, label) with a `schedule`,
+    trained with its label dropped now and then (`data.labels.LabelDropout`). x0 (B, *D), label (B,) -> losses (B,).
+    Raises ValueError for a skip k that does not fit the grid, a w_range that is not 0 <= low <= high, mu outside
+    [0, 1), a teacher without classes, a clock without a grid, and in `draw` where there is a teacher and no label.
+    """
+
+    def __init__(
+        self,
+        teacher: Callable | None,
+        *,
+        k: int,  # skipping step, in steps of the grid; the paper's is 20 of 1000
+        w_range: tuple[float, float],  # guidance is uniform on it; paper [2, 14], script [5, 15]
+        grid: Tensor | None = None,  # ascending times (N,); None: all times 0..T of the teacher's VP clock
+        step: Step = euler_step,  # the ODE solver Psi
+        index_law: IndexLaw = UniformIndex(),  # which of the skips
+        distance: Distance = pseudo_huber(0.001),  # over the whole sample, where the script has each number
+        weight: Callable[[Tensor, Tensor], Tensor] = constant,  # lambda(t, s)
+        mu: float = 0.95,  # the target's decay; 0: a stop-gradient copy of f
+    ) -> None:
+        super().__init__()
+        low, high = w_range
+        if not 0 <= low <= high < float("inf"):
+            raise ValueError(f"w_range = {w_range}: guidance is drawn from [low, high] with 0 <= low <= high")
+        if not 0 <= mu < 1:
+            raise ValueError(f"the target's decay mu must lie in [0, 1), got {mu}: at 1 it never moves")
+        if getattr(getattr(teacher, "net", None), "classes", None) == 0:
+            raise ValueError("the teacher's net has no classes: guidance needs one built with classes=...")
+        self.frozen = (teacher,)  # in a tuple, so that its weights are not taken for the objective's own
+        self.grid = every_kth(_whole_times(teacher) if grid is None else grid, k)
+        self.low, self.high = float(low), float(high)
+        self.step, self.index_law = step, index_law
+        self.distance, self.weight, self.mu = distance, weight, mu
+
+    @property
+    def teacher(self) -> Callable | None:
+        return self.frozen[0]
+
+    def draw(self, x0: Tensor, label: Tensor | None, k: int, K: int, generator: torch.Generator) -> Draw:
+        if label is None and self.teacher is not None:
+            raise ValueError("LCD needs a label for each sample: guidance is the difference that it makes")
+        draw = interval_draw(self.grid, self.index_law, x0, k, generator)
+        uniform = torch.rand(len(x0), generator=generator, device=generator.device, dtype=torch.float64)
+        return replace(draw, w=self.low + (self.high - self.low) * uniform)
+
+    def loss(
+        self, f: Callable, f_target: Callable, x0: Tensor, label: Tensor | None, draw: Draw, k: int, K: int
+    ) -> Tensor:
+        t, w = draw.t, draw.w
+        s = draw.s.clamp(min=f.t_min)  # LCM's own boundary is at t = 1, not at 0
+        x_t = f.schedule.add_noise(x0, draw.eps, t)
+        with torch.no_grad():
+            x_s = self.step(self._denoiser(x0, label, w), f.schedule, x_t, t, s)
+        y, y_target = predict_pair(
+            lambda: f(x_t, t, label=label, w=w), lambda: f_target(x_s, s, label=label, w=w), draw.seed
+        )
+        return self.weight(t, s).to(x0.dtype) * self.distance(y, y_target)
+
+    def _denoiser(self, x0: Tensor, label: Tensor | None, w: Tensor) -> Callable:
+        """Who supplies x0_hat for the step from t to s: the guided teacher, or without one the data."""
+        if self.teacher is None:
+            return lambda x, t: x0
+        return self.teacher if label is None else guided(self.teacher, label, w)  # all null: nothing to guide
+
+    def target_decay(self, k: int, K: int) -> float:
+        return self.mu
+
+
+def every_kth(grid: Tensor, k: int) -> Tensor:
+    """Every k-th time of an ascending grid (N,), counted down from the last, and the first time of all.
+
+    LCM, arXiv:2310.04378, section 4.3. For 0..1000 and k = 20 these are 0, 20, ..., 1000, the DDIM times of the
+    training script, which are 19, 39, ..., 999 in its numbering. Where k does not divide N - 1, the lowest skip is
+    shorter. Raises ValueError unless the grid ascends and 1 <= k <= N - 1.
+    """
+    if grid.ndim != 1 or len(grid) < 2 or (grid.diff() <= 0).any():
+        raise ValueError("LCD needs an ascending grid of at least two times, such as torch.arange(1001)")
+    if not 1 <= k <= len(grid) - 1:
+        raise ValueError(f"k = {k}: the skipping step must lie in 1..{len(grid) - 1}, the steps of the grid")
+    kept = grid.double().flip(0)[::k].flip(0)
+    return kept if kept[0] == grid[0] else torch.cat([grid[:1].double(), kept])
+
+
+def _whole_times(teacher: Callable | None) -> Tensor:
+    schedule = getattr(teacher, "schedule", None)
+    if not isinstance(schedule, VP):
+        reason = "there is no teacher" if teacher is None else f"the teacher's clock is {schedule}"
+        raise ValueError(f"LCD counts its skips on 0..T of a VP clock, but {reason}: give it a grid of times")
+    return torch.arange(len(schedule.alpha_bar), dtype=torch.float64)
+
+
+class lcm_boundary(nn.Module):
+    """LCM's own boundary condition for a given eps-, v- or x0-network: f = c_skip x + c_out x0_hat, f(x, 1) = x.
+
+    LCM, arXiv:2310.04378, section 4.1, with the numbers of its training script: c_skip = sd^2/(s^2 + sd^2) and
+    c_out = s/sqrt(s^2 + sd^2), where s is 10 times the timestep of `diffusers`, which is our t - 1. So the boundary
+    is t = 1, and already at t = 2 f is all but x0_hat. There is no sd in c_out, since x0_hat is a point and no
+    network output of unit variance. denoiser: `from_prediction(net, VP..., kind)`, or any in the VP clock; the result
+    is called like it, and trains its weights. Raises ValueError for another clock, and for t < 1.
+    """
+
+    t_min = 1.0
+
+    def __init__(
+        self,
+        denoiser: Callable,
+        *,
+        sigma_data: float = 0.5,  # sd, whatever the data's spread
+        timestep_scaling: float = 10.0,  # s at the second timestep
+    ) -> None:
+        super().__init__()
+        if not isinstance(denoiser.schedule, VP):
+            raise ValueError(
+                f"LCM's boundary counts timesteps: it needs the VP clock, got {denoiser.schedule}"
+            )
+        self.denoiser, self.schedule = denoiser, denoiser.schedule
+        self.sigma_data, self.timestep_scaling = sigma_data, timestep_scaling
+
+    def c_skip(self, t: Tensor) -> Tensor:
+        """How much of x is kept; exactly 1 at t = 1. (B,) -> (B,)."""
+        return 1 / (1 + self._s(t).square())
+
+    def c_out(self, t: Tensor) -> Tensor:
+        """How much of x0_hat is added; exactly 0 at t = 1. (B,) -> (B,)."""
+        return self._s(t) / (1 + self._s(t).square()).sqrt()
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        label: Tensor | None = None,
+        w: Tensor | None = None,
+        u: Tensor | None = None,
+    ) -> Tensor:
+        if known((t < 1).any()):
+            raise ValueError(f"t = {t.min().item():g}: LCM's f begins at t = 1, the first timestep")
+        given = {"label": label, "w": w, "u": u}
+        x0_hat = self.denoiser(x, t, **{name: value for name, value in given.items() if value is not None})
+        return (expand(self.c_skip(t), x) * x + expand(self.c_out(t), x) * x0_hat).to(x.dtype)
+
+    def _s(self, t: Tensor) -> Tensor:
+        return self.timestep_scaling * (t - 1) / self.sigma_data  # in units of sd
