@@ -121,11 +121,11 @@ def ct_points(k: int, K: int, s0: int = 2, s1: int = 150) -> int:
 
 
 def ct_decay(k: int, K: int, s0: int = 2, s1: int = 150, mu0: float = 0.9) -> float:
-    """mu(k) = exp(s0 ln(mu0)/N(k)), the target's decay in CT (CM, arXiv:2303.01469, appendix C).
+    """mu(k) = exp(s0 ln(mu0)/N(k)) = mu0^(s0/N(k)), the target's decay in CT (CM, arXiv:2303.01469, appendix C).
 
     The paper's N(k); both official code bases divide by N(k) - 1, which gives .81 for .9 at k = 0.
     """
-    return math.exp(s0 * math.log(mu0) / ct_points(k, K, s0, s1))
+    return mu0 ** (s0 / ct_points(k, K, s0, s1))
 
 
 def doubling_points(k: int, K: int, s0: int = 10, s1: int = 1280) -> int:
