@@ -21,7 +21,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "minicm"
 # mixtures. "" is minicm/__init__.py, so nothing before it may say `from minicm import EDM`.
 ROWS = (
     ("schedules", "times", "distances", "nets"),
-    ("denoiser", "data.exact_flow", "data.mixtures"),
+    ("denoiser", "data.posterior", "data.exact_flow", "data.mixtures"),
     ("solvers", "sampling", "editing"),
     ("objectives",),
     ("ema", "checkpoint", "train"),
