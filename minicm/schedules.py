@@ -169,7 +169,7 @@ class VP(Schedule):
         a = self.alpha_bar
         if len(a) < 2 or a[0] != 1.0:
             raise ValueError(f"alpha_bar must begin with 1.0 (t = 0 is clean), got {a[:1]}: prepend it")
-        if a[-1] <= 0 or any(later >= earlier for earlier, later in zip(a, a[1:], strict=False)):
+        if not (a[-1] > 0 and all(later < earlier for earlier, later in zip(a, a[1:], strict=False))):
             raise ValueError("alpha_bar must fall strictly from 1 and stay above 0")
 
     @classmethod
