@@ -22,7 +22,7 @@ class Denoiser(nn.Module):
     EDM, arXiv:2206.00364, Eq. 7 and Table 1; CM, arXiv:2303.01469, Eq. 5 and appendix C.
     x (B, *D), t (B,), label, w, u (B,) or None -> (B, *D) in x's dtype. A diffusion teacher has t_min = 0; a
     consistency function in EDM has t_min = 0.002, in VP and TrigFlow 0, where the unshifted formula is exact.
-    With u (the network's second time) the point on the trajectory is schedule.step(x, x0_hat, t, u).
+    With u (the network's second time; t_min if not given) the trajectory's point is schedule.step(x, x0_hat, t, u).
     Raises ValueError for t of the wrong shape or range, and for t_min > 0 where alpha(t_min) is not 1.
     """
 
@@ -66,6 +66,8 @@ class Denoiser(nn.Module):
         u: Tensor | None = None,
     ) -> Tensor:
         """The network's output F(c_in x, c_noise(t)), (B, *D)."""
+        if u is None and self.second_time:
+            u = torch.full_like(t, self.t_min)  # the end of the trajectory
         second = None if u is None else self.schedule.c_noise(u)
         return self.net(expand(self.c_in(t), x) * x, self.schedule.c_noise(t), label=label, w=w, u=second)
 
@@ -82,8 +84,10 @@ class Denoiser(nn.Module):
         return (expand(self.c_skip(t), x) * x + expand(self.c_out(t), x) * F).to(x.dtype)
 
     def _gap(self, t: Tensor) -> Tensor:
+        if not self.t_min:
+            return self.schedule.sigma(t)
         # t_min in t's own dtype: float32(0.002) - 0.002 is not zero.
-        return self.schedule.sigma(t) - (torch.full_like(t, self.t_min) if self.t_min else 0)
+        return self.schedule.sigma(t) - self.schedule.sigma(torch.full_like(t, self.t_min))
 
     def _v(self, t: Tensor) -> Tensor:
         return (self.schedule.sigma(t).square() + (self.schedule.alpha(t) * self.sigma_data).square()).sqrt()
@@ -92,7 +96,7 @@ class Denoiser(nn.Module):
 class guided(nn.Module):
     """Classifier-free guidance of a denoiser: D_c + w (D_c - D_null), in LCM's convention.
 
-    Ho and Salimans, arXiv:2207.12598, Eq. 6; LCM, arXiv:2310.04378, Eq. 13. w = 0 is the conditional denoiser; the
+    Ho and Salimans, arXiv:2207.12598, Eq. 6; LCM, arXiv:2310.04378, section 4.2. w = 0 is the conditional denoiser; the
     scale of Imagen and of `diffusers` pipelines is w + 1. label: an int or (B,); w: a float or (B,).
     The result is called like a denoiser, (x, t) -> x0_hat, and has its schedule and t_min.
     """
@@ -102,6 +106,7 @@ class guided(nn.Module):
         self.denoiser, self.label, self.w = denoiser, label, w
         self.schedule, self.t_min = denoiser.schedule, denoiser.t_min
         self.sigma_data = getattr(denoiser, "sigma_data", None)
+        self.second_time = getattr(denoiser, "second_time", False)
 
     def forward(
         self,
@@ -123,7 +128,7 @@ class guided(nn.Module):
 class in_clock(nn.Module):
     """A denoiser of one clock, called with the points and times of another.
 
-    x0_hat depends on x/alpha and sigma/alpha alone (EDM, arXiv:2206.00364, section 4 and appendix C.3), so the point
+    x0_hat depends on x/alpha and sigma/alpha alone (EDM, arXiv:2206.00364, Algorithm 1, line 4), so the point
     is x_inner = alpha_inner x/alpha at the inner time of the same sigma/alpha. An inner VP clock rounds it to a step.
     The result is called like a denoiser and has the new schedule, and t_min carried over to it.
     """

@@ -39,7 +39,7 @@ def sample(
 ) -> Tensor:
     """x0 from x_T in len(times) evaluations of f: predict, go back to the next time, predict again.
 
-    CM, arXiv:2303.01469, Algorithm 1 (gamma = 1: fresh noise at every time); TCD, arXiv:2402.19159, Algorithm 2
+    CM, arXiv:2303.01469, Algorithm 1 (gamma = 1: fresh noise at every time); TCD, arXiv:2402.19159, Algorithm 4
     (0 < gamma < 1); gamma = 0 is deterministic: Euler, DDIM. x_T (B, *D) lives at times[0]; times decrease, in f's
     clock; there is no noise after the last. The step from t to s goes to s' = (1 - gamma) s without noise (rounded
     down in VP) and on to s with noise; in EDM f's output lives at t_min, so that gamma = 1 adds sqrt(s^2 - t_min^2).
@@ -81,7 +81,8 @@ def edm_sample(
 
     EDM, arXiv:2206.00364, Algorithm 2. x (B, *D) lives at times[0]; times decrease and usually end in 0. With
     s_churn = 0 it is Algorithm 1: solve(denoise, EDM(), x, times, heun_step). Times below s_min and above s_max
-    get no noise, and, unlike in the paper, no point is lifted above t_max, where no denoiser is trained. Raises ValueError for times that do not decrease or a clock other than EDM.
+    get no noise, and, unlike in the paper, no point is lifted above t_max, where no denoiser is trained.
+    Raises ValueError for times that do not decrease or a clock other than EDM.
     """
     schedule = denoise.schedule
     if not isinstance(schedule, EDM):

@@ -105,7 +105,7 @@ class Schedule:
     def step(self, x: Tensor, x0_hat: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """From t to s along the straight line that x0_hat gives: alpha_s x0_hat + sigma_s eps_hat.
 
-        Euler's step in EDM (CM, arXiv:2303.01469, Eq. 6), DDIM in VP (arXiv:2010.02502, Eq. 12), a
+        Euler's step in EDM (CM, arXiv:2303.01469, after Eq. 6), DDIM in VP (arXiv:2010.02502, Eq. 12), a
         rotation in TrigFlow. Raises ValueError where sigma(t) = 0.
         """
         return self.add_noise(x0_hat, self.eps_hat(x, x0_hat, t), s)
@@ -144,7 +144,7 @@ class EDM(Schedule):
         return sigma_over_alpha
 
     def velocity(self, x: Tensor, x0_hat: Tensor, t: Tensor) -> Tensor:
-        """dx/dt = eps_hat (EDM, Eq. 4)."""
+        """dx/dt = eps_hat = (x - x0_hat)/t (EDM, Eqs. 1 and 3)."""
         return self.eps_hat(x, x0_hat, t)
 
     @property

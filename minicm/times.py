@@ -22,7 +22,7 @@ IndexLaw = Callable[[Tensor, int, torch.Generator], Tensor]  # (grid, n, generat
 def karras_grid(n: int, t_min: float = 0.002, t_max: float = 80.0, rho: float = 7.0) -> Tensor:
     """The n times of EDM, ascending as in CM, equally spaced in t^(1/rho).
 
-    EDM, arXiv:2206.00364, Eq. 5; CM, arXiv:2303.01469, section 2. Returns (n,), float64; the end points
+    EDM, arXiv:2206.00364, Eq. 5; CM, arXiv:2303.01469, section 4. Returns (n,), float64; the end points
     are set, not computed: grid[0] == t_min and grid[-1] == t_max.
     Raises ValueError unless n >= 2, 0 <= t_min < t_max and rho > 0.
     """

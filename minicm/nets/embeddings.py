@@ -11,7 +11,7 @@ from torch import Tensor, nn
 class FourierFeatures(nn.Module):
     """Fixed random features cos(2 pi x B), sin(2 pi x B), with B ~ N(0, scale^2).
 
-    Tancik et al., arXiv:2006.10739, Eq. 6. (B, dim) -> (B, 2 features); scale in cycles per unit of x.
+    Tancik et al., arXiv:2006.10739, the Gaussian mapping. (B, dim) -> (B, 2 features); scale in cycles per unit of x.
     The frequencies are a buffer, so they are saved with the weights.
     """
 

@@ -64,7 +64,7 @@ class Objective(nn.Module):
         K: int = 1,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """draw, then loss: (B, *D) -> (B,). Raises ValueError for an empty batch or for NaN in the data."""
+        """draw, then loss: (B, *D) -> (B,). Raises ValueError for an empty batch."""
         if len(x0) == 0:
             raise ValueError("the batch is empty: an objective needs at least one sample")
         generator = default_generator(x0.device) if generator is None else generator
@@ -127,7 +127,7 @@ def predict_pair(
 
 
 def constant(t: Tensor, s: Tensor) -> Tensor:
-    """The weight lambda = 1 of CM (arXiv:2303.01469, section 6); (B,), (B,) -> (B,)."""
+    """The weight lambda = 1 of CM (arXiv:2303.01469, section 4); (B,), (B,) -> (B,)."""
     return torch.ones_like(t)
 
 
