@@ -20,8 +20,12 @@ from minicm.objectives.base import Objective, inverse_gap
 from minicm.objectives.cd import CD
 from minicm.objectives.ct import CT
 from minicm.objectives.dsm import DSM
+from minicm.objectives.ect import ECT
+from minicm.objectives.ict import ICT
+from minicm.objectives.lcd import LCD
+from minicm.objectives.scm import SCM
 from minicm.schedules import EDM, VP, Schedule, TrigFlow
-from minicm.solvers import euler_step
+from minicm.solvers import euler_step, heun_step
 from minicm.times import LogNormalAngles, LogNormalIndex, UniformSteps, karras_grid, skip_grid
 
 CLASSES = 3
@@ -40,6 +44,7 @@ class Row:
     guidance: bool = False  # f's network has the input w
     second_time: bool = False  # f's network has the input u
     uses_target: bool = True  # the loss calls f_target
+    s_min: float | None = None  # the earliest s drawn, where it is not t_min
 
 
 OBJECTIVES = [
@@ -63,6 +68,29 @@ OBJECTIVES = [
     Row("CD in TrigFlow", lambda teacher: CD(teacher, grid=(karras_grid(18) / 0.5).atan()), TrigFlow(), 0.0),
     Row("CT", lambda _: CT()),
     Row("CT with every option", lambda _: CT(s0=4, s1=20, mu0=0.95, index_law=LogNormalIndex(), distance=l2)),
+    Row("LCD", lambda teacher: LCD(teacher, k=20, w_range=(2, 14)), VP_CLOCK, 0.0, guidance=True),
+    Row(
+        "LCD with every option",
+        lambda teacher: LCD(
+            teacher,
+            k=3,
+            w_range=(0, 2),
+            grid=karras_grid(18),
+            step=heun_step,
+            index_law=LogNormalIndex(),
+            distance=l2,
+            weight=inverse_gap,
+            mu=0.0,
+        ),
+        guidance=True,
+    ),
+    Row(
+        "LCF", lambda _: LCD(None, k=20, w_range=(2, 14), grid=skip_grid(1000)), VP_CLOCK, 0.0, guidance=True
+    ),
+    Row("iCT", lambda _: ICT()),
+    Row("ECT", lambda _: ECT(), s_min=0.0),
+    Row("sCT", lambda _: SCM(warmup=10), TrigFlow(), 0.0),
+    Row("sCD", lambda teacher: SCM(teacher, warmup=10), TrigFlow(), 0.0),
     # A later method adds its row here.
 ]
 

@@ -52,7 +52,7 @@ def test_a_draw_is_all_that_is_random(row, net):
     assert draw.seed.dtype == torch.int64 and draw.seed.device.type == "cpu"
     assert (draw.t > 0).all() and (draw.t <= row.schedule.t_max).all()
     if draw.s is not None:
-        assert (draw.s < draw.t).all() and (draw.s >= row.t_min).all()
+        assert (draw.s < draw.t).all() and (draw.s >= (row.t_min if row.s_min is None else row.s_min)).all()
     if draw.u is not None:
         assert (draw.u >= 0).all() and (draw.u <= draw.s).all()
 
