@@ -50,11 +50,12 @@ def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read back what save_checkpoint wrote, on the CPU.
+    """Read back what save_checkpoint wrote, on the CPU; of a run folder, its checkpoint.
 
     Raises CheckpointError for a file that is missing, truncated or not one of minicm's.
     """
     path = Path(path)
+    path = path / "checkpoint.safetensors" if path.is_dir() else path
     if not path.is_file():
         raise CheckpointError(
             f"{path} is not a file: give the path of a checkpoint, such as runs/.../checkpoint.safetensors"

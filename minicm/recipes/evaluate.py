@@ -1,0 +1,151 @@
+"""How good a model of a 2-D recipe is: every number beside its floor and the band that healthy seeds fall into."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from minicm.data.mixtures import GaussianMixture
+from minicm.metrics import (
+    ExactConsistency,
+    consistency_error,
+    energy_distance,
+    measure,
+    paired_error,
+    rms,
+    sliced_wasserstein,
+)
+from minicm.sampling import sample
+from minicm.schedules import Schedule
+from minicm.solvers import solve
+from minicm.times import karras_grid
+from minicm.train import Data
+
+LEVELS = {1: (80.0,), 2: (80.0, 0.8), 4: (80.0, 8.0, 0.8, 0.2)}  # noise levels of few-step sampling
+BANDS = Path(__file__).with_name("bands.json")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number of a report."""
+
+    name: str  # what was measured
+    value: float
+    floor: float | None = None  # what exact samples score
+    spread: float | None = None  # standard deviation of the floor
+    band: tuple[float, float] | None = None  # least and greatest of the seeds that made bands.json
+
+    @property
+    def verdict(self) -> str:
+        """Whether the value is where healthy runs are; a band is widened by half its upper end for other machines."""
+        if self.band is None:
+            return ""
+        return "as expected" if self.value <= 1.5 * self.band[1] else "worse than expected"
+
+
+def sampling_times(schedule: Schedule, steps: int) -> torch.Tensor:
+    """Times of 1-, 2- or 4-step sampling in a clock, from the noise levels LEVELS."""
+    times = schedule.t_of(torch.tensor(LEVELS[steps], dtype=torch.float64))
+    times[0] = schedule.t_max
+    return times
+
+
+@torch.no_grad()
+def evaluate(f: Callable, data: Data, *, n: int = 4000, seed: int = 0) -> list[Row]:
+    """All measures of a consistency function in 2-D: paired errors where data is a mixture, and sample distances.
+
+    In a paired error f and the exact f* go through the same sampler with the same noise; per dimension, in units of
+    sigma_d.
+    """
+    rows = []
+    x_T = f.schedule.prior((n, 2), torch.Generator().manual_seed(seed))
+    for steps in LEVELS:
+        times = sampling_times(f.schedule, steps)
+        x = sample(f, x_T, times, generator=torch.Generator().manual_seed(seed + 1))
+        label = f"{steps}-step" if steps > 1 else "1-step"
+        if isinstance(data, GaussianMixture):
+            exact = ExactConsistency(data, f.schedule, f.t_min)
+            truth = sample(exact, x_T, times, generator=torch.Generator().manual_seed(seed + 1))
+            rows += _paired(label, paired_error(x, truth, data.sigma_data))
+            measured = measure(x, data, generator=torch.Generator().manual_seed(seed + 2))
+            rows += [
+                Row(f"{label} {name}", m.value, m.floor.mean, m.floor.std) for name, m in measured.items()
+            ]
+        else:
+            rows += _clouds(label, x, data, seed)
+    if isinstance(data, GaussianMixture):
+        error = consistency_error(f, data, generator=torch.Generator().manual_seed(seed + 3))
+        rows += [Row("all times RMSE", error.overall_rmse), Row("all times median", error.overall_median)]
+    return rows
+
+
+@torch.no_grad()
+def evaluate_teacher(denoiser: Callable, data: Data, *, n: int = 2000, seed: int = 0) -> list[Row]:
+    """The teacher's flow, 40 Heun steps from x_T, against the exact flow; beside it what the solver alone misses."""
+    schedule = denoiser.schedule
+    x_T = schedule.prior((n, 2), torch.Generator().manual_seed(seed))
+    times = schedule.t_of(karras_grid(40)).flip(0)
+    x = solve(denoiser, schedule, x_T, times)
+    if not isinstance(data, GaussianMixture):
+        return _clouds("Heun-40", x, data, seed)
+    truth = data.flow(x_T, schedule.t_max, times[-1].item(), schedule)
+    alone = paired_error(solve(data.denoiser(schedule), schedule, x_T, times), truth, data.sigma_data)
+    error = paired_error(x, truth, data.sigma_data)
+    rows = [
+        Row("Heun-40 RMSE", rms(error), rms(alone)),
+        Row("Heun-40 median", error.median().item(), alone.median().item()),
+    ]
+    measured = measure(x, data, generator=torch.Generator().manual_seed(seed + 2))
+    return rows + [Row(f"Heun-40 {name}", m.value, m.floor.mean, m.floor.std) for name, m in measured.items()]
+
+
+@torch.no_grad()
+def against_teacher(f: Callable, teacher: Callable, *, n: int = 2000, seed: int = 0) -> list[Row]:
+    """One step of a student against 200 Heun steps of its own teacher: what distillation lost, teacher's faults apart."""
+    schedule = teacher.schedule
+    x_T = schedule.prior((n, 2), torch.Generator().manual_seed(seed))
+    truth = solve(teacher, schedule, x_T, karras_grid(200, max(f.t_min, 0.002)).flip(0))
+    error = paired_error(f(x_T, torch.full((n,), schedule.t_max)), truth, f.sigma_data)
+    return [
+        Row("1-step RMSE to the teacher", rms(error)),
+        Row("1-step median to the teacher", error.median().item()),
+    ]
+
+
+def with_bands(recipe: str, rows: list[Row]) -> list[Row]:
+    """The rows with the bands that were recorded for a recipe, where there are any."""
+    bands = json.loads(BANDS.read_text()).get(recipe, {}) if BANDS.exists() else {}
+    return [
+        Row(**(asdict(row) | {"band": tuple(bands[row.name]) if row.name in bands else None})) for row in rows
+    ]
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as a Markdown table."""
+    lines = ["| measure | value | floor | expect | |", "|---|---:|---:|---:|---|"]
+    for row in rows:
+        floor = "" if row.floor is None else f"{row.floor:.3g}"
+        floor += "" if row.spread is None else f" ± {row.spread:.1g}"
+        band = "" if row.band is None else f"{row.band[0]:.3g} .. {row.band[1]:.3g}"
+        lines.append(f"| {row.name} | {row.value:.4g} | {floor} | {band} | {row.verdict} |")
+    return "\n".join(lines)
+
+
+def _paired(label: str, error: torch.Tensor) -> list[Row]:
+    return [Row(f"{label} RMSE", rms(error), 0.0), Row(f"{label} median", error.median().item(), 0.0)]
+
+
+def _clouds(label: str, x: torch.Tensor, data: Data, seed: int) -> list[Row]:
+    generator = torch.Generator().manual_seed(seed + 2)
+    real, again = data.sample(len(x), generator)[0], data.sample(len(x), generator)[0]
+    rows = []
+    for name, distance in {
+        "sliced W2": lambda a: sliced_wasserstein(a, real, generator=torch.Generator().manual_seed(seed)),
+        "energy distance": lambda a: energy_distance(a[:2000], real[:2000]),
+    }.items():
+        rows.append(Row(f"{label} {name}", distance(x), distance(again)))
+    return rows
