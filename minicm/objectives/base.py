@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
+from minicm.schedules import VP
 from minicm.times import IndexLaw
 
 
@@ -94,6 +95,32 @@ def interval_draw(grid: Tensor, index_law: IndexLaw, x0: Tensor, k: int, generat
         s=grid[n],
         eps=unit_noise(x0, generator),
         seed=dropout_seeds(len(x0), k, generator),
+    )
+
+
+def whole_times(teacher: Callable | None) -> Tensor:
+    """The times 0..T of a teacher in the VP clock, (T + 1,). Raises ValueError for another clock and for None."""
+    schedule = getattr(teacher, "schedule", None)
+    if not isinstance(schedule, VP):
+        reason = "there is no teacher" if teacher is None else f"the teacher's clock is {schedule}"
+        raise ValueError(f"skips are counted on 0..T of a VP clock, but {reason}: give it a grid of times")
+    return torch.arange(len(schedule.alpha_bar), dtype=torch.float64)
+
+
+def check_guidance(teacher: Callable | None, w_range: tuple[float, float]) -> None:
+    """Raises ValueError for a range that is not 0 <= low <= high and for a teacher without classes."""
+    low, high = w_range
+    if not 0 <= low <= high < float("inf"):
+        raise ValueError(f"w_range = {w_range}: guidance is drawn from [low, high] with 0 <= low <= high")
+    if getattr(getattr(teacher, "net", None), "classes", None) == 0:
+        raise ValueError("the teacher's net has no classes: guidance needs one built with classes=...")
+
+
+def uniform_guidance(w_range: tuple[float, float], n: int, generator: torch.Generator) -> Tensor:
+    """w ~ U[low, high] for n samples (LCM, arXiv:2310.04378, Algorithm 1); (n,), float64."""
+    low, high = w_range
+    return low + (high - low) * torch.rand(
+        n, generator=generator, device=generator.device, dtype=torch.float64
     )
 
 

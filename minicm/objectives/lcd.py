@@ -29,10 +29,19 @@ from torch import Tensor, nn
 
 from minicm.denoiser import guided
 from minicm.distances import Distance, pseudo_huber
-from minicm.objectives.base import Draw, Objective, constant, interval_draw, predict_pair
+from minicm.objectives.base import (
+    Draw,
+    Objective,
+    check_guidance,
+    constant,
+    interval_draw,
+    predict_pair,
+    uniform_guidance,
+    whole_times,
+)
 from minicm.schedules import VP, expand, known
 from minicm.solvers import Step, euler_step
-from minicm.times import IndexLaw, UniformIndex
+from minicm.times import IndexLaw, UniformIndex, every_kth
 
 
 class LCD(Objective):
@@ -58,16 +67,12 @@ class LCD(Objective):
         mu: float = 0.95,  # the target's decay; 0: a stop-gradient copy of f
     ) -> None:
         super().__init__()
-        low, high = w_range
-        if not 0 <= low <= high < float("inf"):
-            raise ValueError(f"w_range = {w_range}: guidance is drawn from [low, high] with 0 <= low <= high")
+        check_guidance(teacher, w_range)
         if not 0 <= mu < 1:
             raise ValueError(f"the target's decay mu must lie in [0, 1), got {mu}: at 1 it never moves")
-        if getattr(getattr(teacher, "net", None), "classes", None) == 0:
-            raise ValueError("the teacher's net has no classes: guidance needs one built with classes=...")
         self.frozen = (teacher,)  # in a tuple, so that its weights are not taken for the objective's own
-        self.grid = every_kth(_whole_times(teacher) if grid is None else grid, k)
-        self.low, self.high = float(low), float(high)
+        self.grid = every_kth(whole_times(teacher) if grid is None else grid, k)
+        self.w_range = w_range
         self.step, self.index_law = step, index_law
         self.distance, self.weight, self.mu = distance, weight, mu
 
@@ -79,8 +84,7 @@ class LCD(Objective):
         if label is None and self.teacher is not None:
             raise ValueError("LCD needs a label for each sample: guidance is the difference that it makes")
         draw = interval_draw(self.grid, self.index_law, x0, k, generator)
-        uniform = torch.rand(len(x0), generator=generator, device=generator.device, dtype=torch.float64)
-        return replace(draw, w=self.low + (self.high - self.low) * uniform)
+        return replace(draw, w=uniform_guidance(self.w_range, len(x0), generator))
 
     def loss(
         self, f: Callable, f_target: Callable, x0: Tensor, label: Tensor | None, draw: Draw, k: int, K: int
@@ -103,29 +107,6 @@ class LCD(Objective):
 
     def target_decay(self, k: int, K: int) -> float:
         return self.mu
-
-
-def every_kth(grid: Tensor, k: int) -> Tensor:
-    """Every k-th time of an ascending grid (N,), counted down from the last, and the first time of all.
-
-    LCM, arXiv:2310.04378, section 4.3. For 0..1000 and k = 20 these are 0, 20, ..., 1000, the DDIM times of the
-    training script, which are 19, 39, ..., 999 in its numbering. Where k does not divide N - 1, the lowest skip is
-    shorter. Raises ValueError unless the grid ascends and 1 <= k <= N - 1.
-    """
-    if grid.ndim != 1 or len(grid) < 2 or (grid.diff() <= 0).any():
-        raise ValueError("LCD needs an ascending grid of at least two times, such as torch.arange(1001)")
-    if not 1 <= k <= len(grid) - 1:
-        raise ValueError(f"k = {k}: the skipping step must lie in 1..{len(grid) - 1}, the steps of the grid")
-    kept = grid.double().flip(0)[::k].flip(0)
-    return kept if kept[0] == grid[0] else torch.cat([grid[:1].double(), kept])
-
-
-def _whole_times(teacher: Callable | None) -> Tensor:
-    schedule = getattr(teacher, "schedule", None)
-    if not isinstance(schedule, VP):
-        reason = "there is no teacher" if teacher is None else f"the teacher's clock is {schedule}"
-        raise ValueError(f"LCD counts its skips on 0..T of a VP clock, but {reason}: give it a grid of times")
-    return torch.arange(len(schedule.alpha_bar), dtype=torch.float64)
 
 
 class lcm_boundary(nn.Module):
