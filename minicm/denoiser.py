@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from minicm.schedules import EDM, Schedule, expand
+from minicm.schedules import EDM, Schedule, expand, known
 
 
 class Denoiser(nn.Module):
@@ -23,7 +23,7 @@ class Denoiser(nn.Module):
     x (B, *D), t (B,), label, w, u (B,) or None -> (B, *D) in x's dtype. A diffusion teacher has t_min = 0; a
     consistency function in EDM has t_min = 0.002, in VP and TrigFlow 0, where the unshifted formula is exact.
     With u (the network's second time; t_min if not given) the trajectory's point is schedule.step(x, x0_hat, t, u).
-    Raises ValueError for t of the wrong shape or range, and for t_min > 0 where alpha(t_min) is not 1.
+    Raises ValueError for t of the wrong shape or outside [t_min, t_max], and for t_min > 0 where alpha(t_min) is not 1.
     """
 
     def __init__(
@@ -80,6 +80,11 @@ class Denoiser(nn.Module):
         u: Tensor | None = None,
     ) -> Tensor:
         self.schedule.check(t, x)
+        # 1e-6: a t_min that went through another dtype or clock
+        if self.t_min and known((t < torch.full_like(t, self.t_min) * (1 - 1e-6)).any()):
+            raise ValueError(
+                f"t = {t.min().item():g} lies before t_min = {self.t_min:g}, where f(x, t_min) = x"
+            )
         F = self.raw(x, t, label, w, u).to(torch.promote_types(x.dtype, torch.float32))
         return (expand(self.c_skip(t), x) * x + expand(self.c_out(t), x) * F).to(x.dtype)
 
