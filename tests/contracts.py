@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from minicm.denoiser import Denoiser
 from minicm.distances import l1, l2, pseudo_huber
 from minicm.nets.mlp import MLP
+from minicm.nets.unet import UNet
 from minicm.objectives.base import Objective, inverse_gap
 from minicm.objectives.cd import CD
 from minicm.objectives.ct import CT
@@ -24,6 +25,7 @@ from minicm.objectives.ect import ECT
 from minicm.objectives.ict import ICT
 from minicm.objectives.lcd import LCD
 from minicm.objectives.scm import SCM
+from minicm.objectives.tcd import TCD
 from minicm.schedules import EDM, VP, Schedule, TrigFlow
 from minicm.solvers import euler_step, heun_step
 from minicm.times import LogNormalAngles, LogNormalIndex, UniformSteps, karras_grid, skip_grid
@@ -91,6 +93,24 @@ OBJECTIVES = [
     Row("ECT", lambda _: ECT(), s_min=0.0),
     Row("sCT", lambda _: SCM(warmup=10), TrigFlow(), 0.0),
     Row("sCD", lambda teacher: SCM(teacher, warmup=10), TrigFlow(), 0.0),
+    Row("TCD", lambda teacher: TCD(teacher, k=20), VP_CLOCK, 0.0, second_time=True),
+    Row(
+        "TCD with every option but the form",
+        lambda teacher: TCD(
+            teacher,
+            k=3,
+            w_range=(0, 2),
+            grid=karras_grid(18),
+            step=heun_step,
+            index_law=LogNormalIndex(),
+            u_law=lambda grid, s, generator: s,
+            distance=l2,
+            weight=inverse_gap,
+            mu=0.0,
+        ),
+        guidance=True,
+        second_time=True,
+    ),
     # A later method adds its row here.
 ]
 
@@ -107,6 +127,11 @@ class NetRow:
 NETS = [
     NetRow("MLP", (2,), lambda w, u: MLP(2, 16, 2, CLASSES, w, u)),
     NetRow("MLP on images", (3, 8, 8), lambda w, u: MLP(3 * 8 * 8, 16, 2, CLASSES, w, u)),
+    NetRow(
+        "UNet",
+        (3, 8, 8),
+        lambda w, u: UNet(3, 8, (1, 2), blocks=1, attention=(2,), classes=CLASSES, guidance=w, second_time=u),
+    ),
     # A later network adds its row here.
 ]
 

@@ -1,0 +1,166 @@
+"""Trajectory consistency distillation: f learns the way from t to any earlier u, and not only to its end.
+
+TCD, arXiv:2402.19159, section 4.   loss = d( G(x_t, t, u), G_target(x_s, s, u) ),  x_s = step(teacher, x_t, t, s),  u <= s < t
+where G(x, t, u) = schedule.step(x, x0_hat, t, u) with x0_hat = f(x, t, u): the point at u on the line to x0_hat.
+
+| paper                   | here                | meaning                                                             |
+|-------------------------|---------------------|---------------------------------------------------------------------|
+| t_{n+k}, t_n, t_m       | t, s, u             | where f starts, where its target starts, where both arrive          |
+| f(x_t, t, s)            | trajectory_point    | G above; G(x, u, u) = x for any f, so the boundary needs no learning |
+| TCF(1), TCF(2)          | form                | first_order: x0_hat = f(x, t, u); second_order: f half-way to u     |
+| Phi                     | step                | euler_step is DDIM, in the guided teacher where w_range is given    |
+| m ~ U[1, n]             | u_law               | any time of the grid up to s, whatever the skip k                   |
+| theta, theta^-, d, mu   | f, f_target, distance, mu | trained, its slow copy; paper: squared l2, mu as in LCM       |
+
+Differs from CD in: the third time u, which the network is told too. With every u = 0 it is LCD. CTM (arXiv:2310.02279)
+stands close by: in the EDM clock G is its (u/t) x + (1 - u/t) g(x, t, u). To sample is `sample(f, ..., gamma)`.
+Simplified: no TCF(S+), where one more network gives an integral; no autoencoder. LCM-LoRA's way: `add_lora(f.net, ...)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from minicm.denoiser import guided
+from minicm.distances import Distance, pseudo_huber
+from minicm.objectives.base import (
+    Draw,
+    Objective,
+    check_guidance,
+    constant,
+    interval_draw,
+    predict_pair,
+    uniform_guidance,
+    whole_times,
+)
+from minicm.solvers import Step, euler_step
+from minicm.times import IndexLaw, UniformIndex, every_kth
+
+ArrivalLaw = Callable[[Tensor, Tensor, torch.Generator], Tensor]  # (grid, s (B,), generator) -> u (B,)
+
+
+def uniform_arrival(grid: Tensor, s: Tensor, generator: torch.Generator) -> Tensor:
+    """u uniform on the times of the grid (N,) that are not after s: m ~ U[1, n] in TCD, section 4; (B,) -> (B,)."""
+    n = torch.searchsorted(grid, s, right=True)  # how many times these are
+    share = torch.rand(s.shape, generator=generator, device=s.device, dtype=torch.float64)
+    return grid[(share * n).long()]
+
+
+def trajectory_point(
+    f: Callable, x: Tensor, t: Tensor, u: Tensor, label: Tensor | None = None, w: Tensor | None = None
+) -> Tensor:
+    """G(x, t, u), where f sees the trajectory through (x, t) at the earlier time u; x (B, *D), t, u (B,) -> (B, *D).
+
+    TCD, arXiv:2402.19159, section 4; in the VP clock it is DDIM. G(x, u, u) = x to rounding, for any f.
+    """
+    x0_hat = f(x, t, label=label, w=w, u=u)
+    # No step starts from clean data (t = u = 0, f's boundary). But a step to 0 ends in x0_hat wherever it starts.
+    start = torch.where(f.schedule.sigma(t) == 0, f.schedule.t_max, t)
+    return f.schedule.step(x, x0_hat, start, u)
+
+
+def first_order(f: Callable) -> Callable:
+    """TCF(1): f as it is (TCD, arXiv:2402.19159, section 4)."""
+    return f
+
+
+class second_order(nn.Module):
+    """TCF(2): f made into a function whose x0_hat is taken half-way from t to u; it costs two evaluations.
+
+    TCD, arXiv:2402.19159, section 4, for r = 1/2; in form DPM-Solver++(2S), arXiv:2211.01095, Algorithm 1. Half-way
+    is meant in ln(alpha/sigma), which VP rounds to a step; where sigma(u) = 0 it is u, and the form that of first
+    order. Called like f: sample(second_order(f), ...) for an f trained in this form.
+    """
+
+    second_time = True
+
+    def __init__(self, f: Callable) -> None:
+        super().__init__()
+        self.f, self.schedule, self.t_min = f, f.schedule, f.t_min
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        label: Tensor | None = None,
+        w: Tensor | None = None,
+        u: Tensor | None = None,
+    ) -> Tensor:
+        u = torch.full_like(t, self.t_min) if u is None else u
+        noise_t, noise_u = (self.schedule.sigma(time) / self.schedule.alpha(time) for time in (t, u))
+        half_way = self.schedule.t_of((noise_t * noise_u).sqrt())
+        x_half = trajectory_point(self.f, x, t, half_way, label, w)
+        return self.f(x_half, half_way, label=label, w=w, u=u)
+
+
+class TCD(Objective):
+    """Trajectory consistency distillation from a teacher, on skips of its VP grid or of any other.
+
+    TCD, arXiv:2402.19159, section 4. teacher: a diffusion model called (x, t, label) with a `schedule`; for
+    guidance it must know classes. f: a `Denoiser` whose network has the second time. x0 (B, *D) -> losses (B,).
+    Raises ValueError for a skip k that does not fit the grid, a w_range that is not 0 <= low <= high, mu outside
+    [0, 1), a clock without a grid, and in `draw` for guidance without labels.
+    """
+
+    def __init__(
+        self,
+        teacher: Callable,
+        *,
+        k: int,  # skipping step, in steps of the grid; the paper's is 20 of 1000
+        w_range: tuple[float, float] | None = None,  # guidance is uniform on it; None: no guidance, no w
+        grid: Tensor | None = None,  # ascending times (N,); None: all times 0..T of the teacher's VP clock
+        step: Step = euler_step,  # the ODE solver Phi
+        index_law: IndexLaw = UniformIndex(),  # which of the skips
+        u_law: ArrivalLaw = uniform_arrival,  # where to arrive, at s or before
+        form: Callable[[Callable], Callable] = first_order,  # or second_order
+        distance: Distance = pseudo_huber(0.001),  # of two points at u: (B, *D), (B, *D) -> (B,)
+        weight: Callable[[Tensor, Tensor], Tensor] = constant,  # lambda(t, s)
+        mu: float = 0.95,  # the target's decay; 0: a stop-gradient copy of f
+    ) -> None:
+        super().__init__()
+        if w_range is not None:
+            check_guidance(teacher, w_range)
+        if not 0 <= mu < 1:
+            raise ValueError(f"the target's decay mu must lie in [0, 1), got {mu}: at 1 it never moves")
+        self.frozen = (teacher,)  # in a tuple, so that its weights are not taken for the objective's own
+        self.grid = (whole_times(teacher) if grid is None else grid).double()
+        self.skips = every_kth(self.grid, k)
+        self.w_range, self.step, self.index_law, self.u_law = w_range, step, index_law, u_law
+        self.form, self.distance, self.weight, self.mu = form, distance, weight, mu
+
+    @property
+    def teacher(self) -> Callable:
+        return self.frozen[0]
+
+    def draw(self, x0: Tensor, label: Tensor | None, k: int, K: int, generator: torch.Generator) -> Draw:
+        draw = interval_draw(self.skips, self.index_law, x0, k, generator)
+        if self.w_range is not None:
+            if label is None:
+                raise ValueError("guidance is the difference that a label makes: TCD's w_range needs labels")
+            draw = replace(draw, w=uniform_guidance(self.w_range, len(x0), generator))
+        return replace(draw, u=self.u_law(self.grid.to(draw.s.device), draw.s, generator))
+
+    def loss(
+        self, f: Callable, f_target: Callable, x0: Tensor, label: Tensor | None, draw: Draw, k: int, K: int
+    ) -> Tensor:
+        t, w, schedule = draw.t, draw.w, f.schedule
+        s, u = draw.s.clamp(min=f.t_min), draw.u.clamp(min=f.t_min)  # a grid may begin below f's boundary
+        guide = w is not None and label is not None  # no label is all null: nothing to guide
+        teacher = guided(self.teacher, label, w) if guide else partial(self.teacher, label=label)
+        x_t = schedule.add_noise(x0, draw.eps, t)
+        with torch.no_grad():
+            x_s = self.step(teacher, schedule, x_t, t, s)
+        x_u, x_u_target = predict_pair(
+            lambda: trajectory_point(self.form(f), x_t, t, u, label, w),
+            lambda: trajectory_point(self.form(f_target), x_s, s, u, label, w),
+            draw.seed,
+        )
+        return self.weight(t, s).to(x0.dtype) * self.distance(x_u, x_u_target)
+
+    def target_decay(self, k: int, K: int) -> float:
+        return self.mu
