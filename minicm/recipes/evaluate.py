@@ -41,10 +41,12 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """Whether the value is where healthy runs are; a band is widened by half its upper end for other machines."""
+        """Whether the value is no farther from its floor than healthy seeds are, give or take a half."""
         if self.band is None:
             return ""
-        return "as expected" if self.value <= 1.5 * self.band[1] else "worse than expected"
+        best = self.floor or 0.0
+        farthest = max(abs(edge - best) for edge in self.band) + (self.spread or 0.0)
+        return "as expected" if abs(self.value - best) <= 1.5 * farthest else "worse than expected"
 
 
 def sampling_times(schedule: Schedule, steps: int) -> torch.Tensor:

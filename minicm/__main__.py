@@ -1,0 +1,187 @@
+"""The `minicm` command. It only parses, calls and prints; everything it does can be called from Python."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+import tyro
+
+from minicm.checkpoint import load_checkpoint, load_model
+from minicm.recipes import mixtures
+from minicm.recipes.demo import demo
+from minicm.recipes.evaluate import LEVELS, evaluate, evaluate_teacher, sampling_times, table, with_bands
+from minicm.recipes.run import Recipe, RunOptions, run
+from minicm.sampling import Counted, sample
+from minicm.train import Diverged
+
+RECIPES: dict[str, Callable[..., Recipe]] = {
+    "mixture-teacher": mixtures.mixture_teacher,
+    "mixture-cd": mixtures.mixture_cd,
+    "mixture-cd-published": mixtures.mixture_cd_published,
+    "mixture-ct": mixtures.mixture_ct,
+    "mixture-ct-published": mixtures.mixture_ct_published,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code: 0, 2 for wrong input, 1 for a run that diverged, 130 after Ctrl-C."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if argv[:1] == ["train"]:
+            trains = {name: train_command(name, recipe) for name, recipe in RECIPES.items()}
+            return parse(trains, argv[1:], "minicm train", "Train a recipe in its own run folder.")
+        return parse(COMMANDS, argv, "minicm", "Consistency models, checked against exact answers.")
+    except (ValueError, OSError) as error:
+        print(f"minicm: {error}", file=sys.stderr)
+        return 2
+    except Diverged as error:
+        print(f"minicm: {error}; the last checkpoint stands", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def parse(commands: dict[str, Callable[..., int]], argv: list[str], prog: str, description: str) -> int:
+    """Let tyro choose a command, fill in its arguments and call it."""
+    return tyro.extras.subcommand_cli_from_dict(
+        commands, prog=prog, description=description, args=argv, config=(tyro.conf.OmitArgPrefixes,)
+    )
+
+
+def train_command(name: str, recipe: Callable[..., Recipe]) -> Callable[..., int]:
+    """A recipe as a command: its own arguments, and where the run lives."""
+
+    @functools.wraps(recipe)
+    def command(*, where: RunOptions = RunOptions(), **options: Any) -> int:
+        done = run(name, recipe(**options), options, where)
+        print(f"{done.folder}: {done.k} steps in {done.seconds:.0f} s; see: minicm evaluate {done.folder}")
+        return 0 if done.k == options["config"].steps else 130
+
+    own = inspect.signature(recipe)
+    where = inspect.Parameter(
+        "where", inspect.Parameter.KEYWORD_ONLY, default=RunOptions(), annotation=RunOptions
+    )
+    command.__signature__ = own.replace(parameters=[*own.parameters.values(), where])  # type: ignore[attr-defined]
+    command.__annotations__ = {**recipe.__annotations__, "where": RunOptions}
+    return command
+
+
+def train_help() -> int:
+    """Train a recipe: minicm train RECIPE --help"""
+    return main(["train", "--help"])
+
+
+def demo_command(*, fast: bool = False, runs: Path = Path("runs"), seed: int = 0) -> int:
+    """Train a teacher, distil it, train on data alone, and hold all three against the exact answer.
+
+    Args:
+        fast: a smoke test of a few seconds; its numbers mean nothing
+        runs: folder of all runs; the demo takes runs/demo-NNN, the next number that is free
+        seed: of weights, data and noise
+    """
+    folder = demo(fast=fast, runs=runs, seed=seed)
+    print((folder / "report.md").read_text().partition("![")[0].strip())
+    print(f"\n{folder}/report.md, report.json and figures/")
+    return 0
+
+
+def sample_command(
+    checkpoint: tyro.conf.Positional[Path],
+    *,
+    n: int = 1000,
+    times: tuple[float, ...] = (),
+    steps: int = 1,
+    gamma: float = 1.0,
+    seed: int = 0,
+    out: Path | None = None,
+) -> int:
+    """Draw samples from a consistency model and save them as a .npy file.
+
+    Args:
+        checkpoint: a run folder or its checkpoint
+        n: number of samples
+        times: decreasing sampling times in the model's clock; the usual ones for --steps if not given
+        steps: 1, 2 or 4, where no times are given
+        gamma: 1 fresh noise at every time (CM), 0 deterministic
+        seed: of the noise
+        out: where to; samples-NNN.npy beside the checkpoint if not given, never over an existing file
+    """
+    return save_samples(load_model(checkpoint), checkpoint, n, times, steps, gamma, seed, out)
+
+
+def evaluate_command(checkpoint: tyro.conf.Positional[Path], *, n: int = 4000, seed: int = 0) -> int:
+    """Hold a trained model against the exact answer.
+
+    Args:
+        checkpoint: a run folder or its checkpoint
+        n: number of samples
+        seed: of the noise
+    """
+    state, model = load_checkpoint(checkpoint), load_model(checkpoint)
+    data = mixtures.points_named(state["options"]["data"])
+    measure = evaluate_teacher if state["recipe"] == "mixture-teacher" else evaluate
+    print(table(with_bands(state["recipe"], measure(model, data, n=n, seed=seed))))
+    return 0
+
+
+def recipes_command() -> int:
+    """List the recipes with what each is for."""
+    for name, recipe in RECIPES.items():
+        config = inspect.signature(recipe).parameters["config"].default
+        doc = (recipe.__doc__ or "").splitlines()[0]
+        print(f"{name:22} {doc}\n{'':22} {config.steps} steps of {config.batch}")
+    return 0
+
+
+def save_samples(
+    model: Any,
+    checkpoint: Path,
+    n: int,
+    times: tuple[float, ...],
+    steps: int,
+    gamma: float,
+    seed: int,
+    out: Path | None,
+) -> int:
+    """Sample a model, save the points and say how often the network was evaluated."""
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    if not times and steps not in LEVELS:
+        raise ValueError(f"steps must be one of {', '.join(map(str, LEVELS))}, got {steps}: or give --times")
+    chosen = list(times) or sampling_times(model.schedule, steps).tolist()
+    out = out or next_free(checkpoint if checkpoint.is_dir() else checkpoint.parent)
+    if out.exists():
+        raise FileExistsError(f"{out} exists: choose another --out")
+    generator = torch.Generator().manual_seed(seed)
+    f = Counted(model)
+    x = sample(f, model.schedule.prior((n, model.net.dim), generator), chosen, gamma, generator=generator)
+    numpy.save(out, x.numpy(), allow_pickle=False)
+    print(f"{out}: {n} samples, {f.evaluations} evaluations of the network each")
+    return 0
+
+
+def next_free(folder: Path) -> Path:
+    """folder/samples-NNN.npy with the first number that is free."""
+    number = 1
+    while (path := folder / f"samples-{number:03d}.npy").exists():
+        number += 1
+    return path
+
+
+COMMANDS: dict[str, Callable[..., int]] = {
+    "demo": demo_command,
+    "train": train_help,
+    "sample": sample_command,
+    "evaluate": evaluate_command,
+    "recipes": recipes_command,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())
