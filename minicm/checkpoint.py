@@ -15,9 +15,10 @@ from torch import nn
 
 from minicm.denoiser import Denoiser
 from minicm.nets.mlp import MLP
+from minicm.nets.unet import UNet
 from minicm.schedules import EDM, VP, TrigFlow
 
-NETS = {"MLP": MLP}
+NETS = {"MLP": MLP, "UNet": UNet}
 SCHEDULES = {"EDM": EDM, "VP": VP, "TrigFlow": TrigFlow}
 
 
