@@ -145,7 +145,8 @@ class GaussianMixture:
         """Carry x (B, d) along the probability-flow ODE from t to s, either way, to 1e-8; guided where w is given.
 
         CM, arXiv:2303.01469, Eq. 2, integrated by `exact_flow`. Without gradient. Where t = s, x comes back as it is.
-        Raises ValueError for points that are not finite.
+        With w the way up, from data to noise, throws points far out that guidance does not lead to: no digits are
+        promised there. Raises ValueError for points that are not finite.
         """
         if not x.isfinite().all():
             raise ValueError("x holds NaN or infinity: no flow starts there")
@@ -177,9 +178,11 @@ class GaussianMixture:
 
         CM, arXiv:2303.01469, Eq. 2. Returns (len(times), B, d).
         """
-        times = torch.as_tensor(times, dtype=torch.float64).tolist()
+        times = torch.as_tensor(times, dtype=torch.float64)
+        if times.ndim != 1 or len(times) == 0:
+            raise ValueError(f"times must be a list of at least one time, got shape {tuple(times.shape)}")
         points = [x.double()]
-        for t, s in zip(times, times[1:]):
+        for t, s in zip(times.tolist(), times[1:].tolist()):
             points.append(self.flow(points[-1], t, s, schedule, label, w))
         return torch.stack(points).to(x.dtype)
 
@@ -221,7 +224,12 @@ class GaussianMixture:
                 f"labels must be in 0..{self.classes}, {self.classes} for none, got {label.tolist()}"
             )
         log_prior = self._posterior(x).log_prior[:, label.expand(len(x))]
-        return (log_prior,) if w is None else (log_prior, _per_sample(w, x))
+        if w is None:
+            return (log_prior,)
+        w = _per_sample(w, x)
+        if w.shape != x.shape[:1]:
+            raise ValueError(f"w must be a float or ({len(x)},), got shape {tuple(w.shape)}")
+        return log_prior, w
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,8 @@ class Posterior:
         C = self.eig + lam.square()
         pull = away / C
         distance2 = (away * pull).sum(0)
-        log_det = C.log().sum(0) + len(C) * math.log(2 * math.pi)
+        # One logarithm for up to four axes: it is the slow part, and a product of more may overflow.
+        log_det = sum(axes.prod(0).log() for axes in C.split(4)) + len(C) * math.log(2 * math.pi)
         return -(log_det + distance2) / 2, distance2, pull
 
     def score(self, y: Tensor, lam: Tensor, log_prior: Tensor, w: Tensor | None = None) -> Tensor:
