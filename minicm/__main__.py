@@ -15,6 +15,7 @@ import tyro
 
 from minicm.checkpoint import load_checkpoint, load_model
 from minicm.recipes import mixtures
+from minicm.recipes.compare import compare
 from minicm.recipes.demo import demo
 from minicm.recipes.evaluate import LEVELS, evaluate, evaluate_teacher, sampling_times, table, with_bands
 from minicm.recipes.run import Recipe, RunOptions, run
@@ -180,6 +181,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "train": train_help,
     "sample": sample_command,
     "evaluate": evaluate_command,
+    "compare": compare,
     "recipes": recipes_command,
 }
 

@@ -18,7 +18,16 @@ from minicm.plots.errors import boundary, error_against_time
 from minicm.plots.samples import noise_map, samples
 from minicm.plots.training import curricula, losses
 from minicm.plots.trajectories import trajectories
-from minicm.recipes.evaluate import Row, against_teacher, evaluate, evaluate_teacher, table, with_bands
+from minicm.recipes.evaluate import (
+    LEVELS,
+    Row,
+    against_teacher,
+    evaluate,
+    evaluate_teacher,
+    sampling_times,
+    table,
+    with_bands,
+)
 from minicm.recipes.mixtures import mixture_cd, mixture_ct, mixture_teacher
 from minicm.recipes.run import RunOptions, new_folder, run
 from minicm.train import TrainConfig
@@ -43,6 +52,7 @@ def demo(*, fast: bool = False, runs: Path = Path("runs"), seed: int = 0, quiet:
         seed: of weights, data and noise
         quiet: no progress bars
     """
+    torch.set_num_threads(1)  # these networks are too small for more, and on a busy machine more would stall
     started, folder = time.perf_counter(), new_folder(runs, "demo")
     print(f"demo: {folder}", file=sys.stderr)
     scale = 50 if fast else 1
@@ -84,11 +94,12 @@ def draw(models: dict[str, Denoiser], folder: Path, fast: bool) -> None:
     data, students = GaussianMixture.ring(), {name: models[name] for name in ("CD", "CT")}
     generator = torch.Generator().manual_seed(0)
     errors = {name: consistency_error(f, data, n=200 if fast else 1000) for name, f in students.items()}
+    times = {steps: sampling_times(models["CD"].schedule, steps).tolist() for steps in LEVELS}
     logs = {name: _losses(folder / name.lower()) for name in models}
     figures: dict[str, Figure] = {
         "trajectories": trajectories(data, students, generator=generator),
-        "noise_map": noise_map(data, students, resolution=30 if fast else 100),
-        "samples": samples(data, students, n=500 if fast else 2000, generator=generator),
+        "noise_map": noise_map(data, students, resolution=30 if fast else 70),
+        "samples": samples(data, students, times=times, n=500 if fast else 2000, generator=generator),
         "error_against_time": error_against_time(errors),
         "boundary": boundary(data, students, generator=generator),
         "losses": losses(logs),
