@@ -8,7 +8,12 @@ import pytest
 import torch
 from contracts import NETS, OBJECTIVES, B, Scene, randomise, scene
 
+from minicm.denoiser import Denoiser
 from minicm.objectives.base import Draw
+from minicm.objectives.cd import CD
+from minicm.objectives.ct import CT
+from minicm.schedules import TrigFlow
+from minicm.times import karras_grid
 
 # The whole table, each objective on each network. Everything is float64: results that differ by rounding alone agree to
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}  # 1e6 roundings of 2e-16, on losses of order 1 up to 1e5
@@ -166,3 +171,35 @@ def test_an_empty_batch_is_refused(row):
     it: Scene = scene(row, NETS[0])
     with pytest.raises(ValueError, match="empty"):
         it.objective(it.f, it.f_target, it.x0[:0], it.label[:0])
+
+
+TEACHER = Denoiser(NETS[0].make(False, False))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: CD(TEACHER, grid=karras_grid(18).flip(0)), "ascending grid"),
+        (lambda: CD(TEACHER, grid=torch.tensor([1.0])), "at least two times"),
+        (lambda: CD(TEACHER, grid=karras_grid(18), mu=1.0), r"mu must lie in \[0, 1\), got 1.0"),
+        (lambda: CT(s0=0), "needs 1 <= s0 <= s1, got 0, 150"),
+        (lambda: CT(s0=10, s1=5), "got 10, 5"),
+        (lambda: CT(mu0=1.0), "mu0 must lie in .* got 1.0"),
+    ],
+)
+def test_bad_options_are_refused_in_one_line(make, words):
+    with pytest.raises(ValueError, match=words) as error:
+        make()
+    assert "\n" not in str(error.value)
+
+
+def test_a_teacher_of_another_clock_is_refused():
+    objective, x0 = CD(TEACHER, grid=karras_grid(18, t_max=1.5)), torch.zeros(4, 2)
+    f = Denoiser(NETS[0].make(False, False), TrigFlow())
+    with pytest.raises(ValueError, match=r"in_clock\(teacher, f.schedule\)"):
+        objective(f, f, x0)
+
+
+def test_ct_takes_no_teacher():
+    with pytest.raises(TypeError):
+        CT(TEACHER)

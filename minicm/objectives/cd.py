@@ -33,7 +33,7 @@ class CD(Objective):
     """Consistency distillation from a frozen teacher, on a grid of the teacher's clock.
 
     CM, arXiv:2303.01469, Algorithm 2. teacher: a diffusion model called (x, t, label) with a `schedule`.
-    Losses (B,). Raises ValueError unless the grid ascends and 0 <= mu < 1.
+    Losses (B,). Raises ValueError unless the grid ascends, 0 <= mu < 1, and f has the teacher's clock.
     """
 
     def __init__(
@@ -70,6 +70,8 @@ class CD(Objective):
         self, f: Callable, f_target: Callable, x0: Tensor, label: Tensor | None, draw: Draw, k: int, K: int
     ) -> Tensor:
         t, s, schedule = draw.t, draw.s, self.teacher.schedule
+        if getattr(f, "schedule", schedule) != schedule:
+            raise ValueError("f and the teacher have different clocks: use in_clock(teacher, f.schedule)")
         x_t = schedule.add_noise(x0, draw.eps, t)
         with torch.no_grad():
             x_s = self.step(partial(self.teacher, label=label), schedule, x_t, t, s)
