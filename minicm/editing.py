@@ -12,8 +12,9 @@ which of its coefficients are generated. After every prediction the known ones a
 | interpolate   | none: a path between two noises      |                                    |
 | denoise       | none: f itself, at any noise level   |                                    |
 
-Putting the known part back is not conditioning: the generated part need not follow the exact conditional law, even
-where f is exact. More times bring it closer.
+Putting the known part back is not conditioning, even where f is exact: with few times the generated part has hardly
+heard of the known one. With many it tends to the exact conditional law; for a Gaussian the gap falls as 1/N, and 40
+times leave a quarter of it (tests/test_editing.py).
 """
 
 from __future__ import annotations
