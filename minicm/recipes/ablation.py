@@ -19,7 +19,7 @@ from minicm.nets.mlp import MLP
 from minicm.objectives.base import Objective
 from minicm.objectives.cd import CD
 from minicm.objectives.ct import CT
-from minicm.recipes.mixtures import T_MIN, doubling_karras, gentle_gap, small_mlp
+from minicm.recipes.mixtures import T_MIN, gentle_gap, small_mlp
 from minicm.times import LogNormalIndex, karras_grid
 from minicm.train import TrainConfig, train
 
@@ -28,17 +28,16 @@ Ladder = Sequence[tuple[str, dict[str, Any]]]  # each rung keeps the options of 
 CD_LADDER: Ladder = (
     ("published: N = 18, uniform index, weight 1, l2", {"grid": karras_grid(18, T_MIN)}),
     ("+ index ln t ~ N(-.5, 2)", {"index_law": INDEX}),
-    ("+ pseudo-Huber, c = .03", {"distance": HUBER}),
     ("+ weight (t + 1/2)/(t - s)", {"weight": gentle_gap}),
-    ("+ N doubling from 8 to 64", {"grid": doubling_karras}),
+    ("+ N = 33: the recipe mixture-cd", {"grid": karras_grid(33, T_MIN)}),
+    ("+ pseudo-Huber, c = .03: not taken", {"distance": HUBER}),
 )
 CT_LADDER: Ladder = (
     ("published: N(k) 2..150, mu(k), uniform index, weight 1, l2", {}),
     ("+ no average in the target, mu = 0", {"mu0": 0.0}),
     ("+ index ln t ~ N(-.5, 2)", {"index_law": INDEX}),
     ("+ pseudo-Huber, c = .03", {"distance": HUBER}),
-    ("+ weight (t + 1/2)/(t - s)", {"weight": gentle_gap}),
-    ("+ N(k) 8..64", {"s0": 8, "s1": 64}),
+    ("+ weight (t + 1/2)/(t - s): the recipe mixture-ct", {"weight": gentle_gap}),
 )
 
 

@@ -23,7 +23,7 @@ from minicm.objectives.cd import CD
 from minicm.objectives.ct import CT
 from minicm.objectives.dsm import DSM
 from minicm.recipes.run import Recipe
-from minicm.times import LogNormalIndex, LogNormalTimes, doubling_points, karras_grid
+from minicm.times import LogNormalIndex, LogNormalTimes, karras_grid
 from minicm.train import Data, TrainConfig
 
 DataName = Literal["ring", "grid", "random", "moons", "checkerboard", "pinwheel", "spiral"]
@@ -75,11 +75,6 @@ def gentle_gap(t: Tensor, s: Tensor) -> Tensor:
     return (t + 0.5) / (t - s)
 
 
-def doubling_karras(k: int, K: int) -> Tensor:
-    """A Karras grid whose intervals double from 8 to 64 in four equal stages, as iCT's do from 10 to 1280."""
-    return karras_grid(doubling_points(k, K, s0=8, s1=64), T_MIN)
-
-
 def mixture_teacher(
     *, data: DataName = "ring", config: TrainConfig = TrainConfig(steps=12000, batch=1024, lr=2e-3)
 ) -> Recipe:
@@ -100,7 +95,7 @@ def mixture_cd(
     teacher: Path | None = None,
     config: TrainConfig = TrainConfig(steps=10000, batch=512, lr=2e-3),
 ) -> Recipe:
-    """Consistency distillation with the settings found for 2-D.
+    """Consistency distillation with the settings found for 2-D: N = 33, log-normal index, weight (t + 1/2)/(t - s).
 
     Args:
         data: what to learn; ring, grid and random have an exact answer
@@ -110,9 +105,8 @@ def mixture_cd(
     points = points_named(data)
     objective = CD(
         teacher_of(teacher, points),
-        grid=doubling_karras,
+        grid=karras_grid(33, T_MIN),
         index_law=LogNormalIndex(mean=-0.5, std=2.0),
-        distance=pseudo_huber(0.03),
         weight=gentle_gap,
     )
     return Recipe(Denoiser(small_mlp(config.seed), t_min=T_MIN), objective, points, config)
@@ -139,15 +133,13 @@ def mixture_cd_published(
 def mixture_ct(
     *, data: DataName = "ring", config: TrainConfig = TrainConfig(steps=6000, batch=1024, lr=2e-3)
 ) -> Recipe:
-    """Consistency training with the settings found for 2-D: no teacher, the data alone.
+    """Consistency training on data alone, with the settings found for 2-D: mu = 0, pseudo-Huber, log-normal index.
 
     Args:
         data: what to learn; ring, grid and random have an exact answer
         config: how long and how fast
     """
     objective = CT(
-        s0=8,
-        s1=64,
         mu0=0.0,
         index_law=LogNormalIndex(mean=-0.5, std=2.0),
         distance=pseudo_huber(0.03),
