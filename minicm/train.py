@@ -38,11 +38,16 @@ class TrainConfig:
     device: str = "cpu"  # "cuda" for a GPU
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not self.lr > 0:
-            raise ValueError(f"lr must be positive, got {self.lr}")
+        for name, least in (("steps", 1), ("batch", 1), ("warmup", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        for name in ("lr", "clip"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} must be positive and finite, got {value}")
+        for name in ("final_lr", "beta1", "beta2", "ema"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
 
     def lr_at(self, k: int) -> float:
         """The learning rate of update k (0-based): linear warm-up times a half cosine down to final_lr."""
@@ -74,8 +79,8 @@ def train(
 
     CM, arXiv:2303.01469, Algorithms 2 and 3. resume: the `state()` of a run of the same model, objective and
     config; the resumed run gives bit for bit the weights of one that never stopped.
-    Raises Diverged where a loss is not finite, ValueError for empty data, a device that is not there or a state
-    that does not fit.
+    Raises ValueError at once for a device that is not there or a state that does not fit, and at the step for empty
+    data; Diverged where a loss is not finite.
     """
     device = _device(config.device)
     f, objective = f.to(device).train(), objective.to(device)
@@ -84,8 +89,23 @@ def train(
     optimiser = _optimiser(f, objective, config)
     generator = torch.Generator(device).manual_seed(config.seed)
     start = 0 if resume is None else _restore(resume, models, optimiser, generator, config)
+    return _updates(models, optimiser, generator, data, config, start)
+
+
+def _updates(
+    models: dict[str, Any],
+    optimiser: torch.optim.Optimizer,
+    generator: torch.Generator,
+    data: Data,
+    config: TrainConfig,
+    start: int,
+) -> Iterator[Step]:
+    """The loop itself, from update `start` on."""
+    f, f_target, ema, objective = models.values()
     for k in range(start, config.steps):
         x0, label = data.sample(config.batch, generator)
+        if len(x0) == 0:
+            raise ValueError(f"the data are empty: {config.batch} samples were asked for, none came")
         loss = objective(f, f_target, x0, label, k, config.steps, generator).mean()
         _descend(loss, x0, optimiser, config, k)
         ema_update(f_target, f, objective.target_decay(k, config.steps))
@@ -159,7 +179,7 @@ def _restore(
 ) -> int:
     """Put a state back; returns the number of updates it has seen. Raises ValueError if it does not fit."""
     now = asdict(config)
-    for name, then in state["config"].items():
+    for name, then in state.get("config", {}).items():
         if name != "device" and now.get(name) != then:
             raise ValueError(
                 f"the checkpoint was trained with {name} = {then}, this run has {name} = {now.get(name)}"
@@ -170,12 +190,12 @@ def _restore(
         packed, slots = optimiser.state_dict(), _part(state, "optimiser/")
         for key, value in slots.items():
             i, slot = key.split("/")
-            packed["state"].setdefault(int(i), {})[slot] = value
+            packed["state"].setdefault(int(i), {})[slot] = value.clone()  # the optimiser works in place
         optimiser.load_state_dict(packed)
         generator.set_state(state["generator"])
+        return int(state["k"])
     except (RuntimeError, ValueError, KeyError) as error:
         raise ValueError(f"the checkpoint does not fit this model: {str(error).splitlines()[0]}") from None
-    return state["k"]
 
 
 def _part(state: dict[str, Any], prefix: str) -> dict[str, Any]:
