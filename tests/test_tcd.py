@@ -294,6 +294,14 @@ def test_draws_are_ordered_and_arrive_between_the_skips_too(k):
         assert (draw.u % k != 0).any()
 
 
+def test_a_curriculum_of_grids_is_asked_at_every_step():
+    tcd = TCD(Gaussian(EDM()), k=2, grid=lambda k, K: karras_grid(9 if k < K / 2 else 17))
+    for step, points in ((0, 9), (4, 9), (5, 17)):
+        draw = tcd.draw(torch.zeros(2000, 2), None, step, 10, seeded())
+        assert set(draw.t.tolist()) == set(karras_grid(points)[2::2].tolist())
+        assert set(draw.u.tolist()) == set(karras_grid(points)[:-2].tolist())  # 1 in 56: 2000 draws miss none
+
+
 def test_refusals():
     teacher = Gaussian(VP_CLOCK)
     with pytest.raises(ValueError, match="k = 0"):

@@ -41,6 +41,7 @@ from minicm.objectives.base import (
 from minicm.solvers import Step, euler_step
 from minicm.times import IndexLaw, UniformIndex, every_kth
 
+Grid = Tensor | Callable[[int, int], Tensor]
 ArrivalLaw = Callable[[Tensor, Tensor, torch.Generator], Tensor]  # (grid, s (B,), generator) -> u (B,)
 
 
@@ -113,7 +114,7 @@ class TCD(Objective):
         *,
         k: int,  # skipping step, in steps of the grid; the paper's is 20 of 1000
         w_range: tuple[float, float] | None = None,  # guidance is uniform on it; None: no guidance, no w
-        grid: Tensor | None = None,  # ascending times (N,); None: all times 0..T of the teacher's VP clock
+        grid: Grid | None = None,  # ascending times (N,), or a curriculum (k, K) -> grid; None: VP's 0..T
         step: Step = euler_step,  # the ODE solver Phi
         index_law: IndexLaw = UniformIndex(),  # which of the skips
         u_law: ArrivalLaw = uniform_arrival,  # where to arrive, at s or before
@@ -128,8 +129,9 @@ class TCD(Objective):
         if not 0 <= mu < 1:
             raise ValueError(f"the target's decay mu must lie in [0, 1), got {mu}: at 1 it never moves")
         self.frozen = (teacher,)  # in a tuple, so that its weights are not taken for the objective's own
-        self.grid = (whole_times(teacher) if grid is None else grid).double()
-        self.skips = every_kth(self.grid, k)
+        self.grid, self.k = whole_times(teacher) if grid is None else grid, k
+        if isinstance(self.grid, Tensor):
+            every_kth(self.grid, k)  # refuses a skip that does not fit
         self.w_range, self.step, self.index_law, self.u_law = w_range, step, index_law, u_law
         self.form, self.distance, self.weight, self.mu = form, distance, weight, mu
 
@@ -138,12 +140,13 @@ class TCD(Objective):
         return self.frozen[0]
 
     def draw(self, x0: Tensor, label: Tensor | None, k: int, K: int, generator: torch.Generator) -> Draw:
-        draw = interval_draw(self.skips, self.index_law, x0, k, generator)
+        grid = (self.grid if isinstance(self.grid, Tensor) else self.grid(k, K)).double()
+        draw = interval_draw(every_kth(grid, self.k), self.index_law, x0, k, generator)
         if self.w_range is not None:
             if label is None:
                 raise ValueError("guidance is the difference that a label makes: TCD's w_range needs labels")
             draw = replace(draw, w=uniform_guidance(self.w_range, len(x0), generator))
-        return replace(draw, u=self.u_law(self.grid.to(draw.s.device), draw.s, generator))
+        return replace(draw, u=self.u_law(grid.to(generator.device), draw.s, generator))
 
     def loss(
         self, f: Callable, f_target: Callable, x0: Tensor, label: Tensor | None, draw: Draw, k: int, K: int
