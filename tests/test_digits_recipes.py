@@ -1,0 +1,154 @@
+"""Recipes on digits: every one trains and can be loaded again, students start as their teacher, latents are scaled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from contracts import randomise
+from exact import normal, seeded
+
+from minicm.checkpoint import CheckpointError, load_model, save_checkpoint
+from minicm.data.digits import Digits
+from minicm.denoiser import Denoiser
+from minicm.editing import inpaint, interpolate, super_resolve
+from minicm.nets.autoencoder import Autoencoder
+from minicm.recipes import digits
+from minicm.recipes.evaluate_digits import few_steps, many_steps, start
+from minicm.recipes.run import RunOptions, run
+from minicm.train import TrainConfig
+
+SHORT = TrainConfig(steps=2, batch=4, lr=1e-3, ema=0.5)
+STUDENTS = {
+    "digits-cd": digits.digits_cd,
+    "digits-ect": digits.digits_ect,
+    "digits-scm": digits.digits_scm,
+    "digits-lcd": digits.digits_lcd,
+    "digits-tcd": digits.digits_tcd,
+}
+LATENT = {"digits-lcd", "digits-tcd"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Two teachers and an autoencoder, with random weights all of them: none has to be any good."""
+    folder = tmp_path_factory.mktemp("digits")
+    net = randomise(Autoencoder(), 1, scale=0.1).standardise(Digits().images)
+    save_checkpoint(folder / "autoencoder", net.state_dict() | {"options": net.options})
+    pixel, latent = (
+        digits.digits_teacher(config=SHORT),
+        digits.digits_latent_teacher(autoencoder=folder / "autoencoder", config=SHORT),
+    )
+    for name, recipe in (("teacher", pixel), ("latent", latent)):
+        randomise(recipe.model, 2, scale=0.1)
+        run(name, recipe, {}, RunOptions(folder=folder / name, quiet=True))
+    return folder
+
+
+def student(name: str, folder: Path, config: TrainConfig = SHORT):
+    if name in LATENT:
+        return STUDENTS[name](teacher=folder / "latent", autoencoder=folder / "autoencoder", config=config)
+    return STUDENTS[name](teacher=folder / "teacher", config=config)
+
+
+@pytest.mark.parametrize("name", [*STUDENTS, "digits-ict"])
+def test_a_recipe_trains_and_is_loaded_again(name, folder, tmp_path):
+    recipe = digits.digits_ict(config=SHORT) if name == "digits-ict" else student(name, folder)
+    done = run(name, recipe, {}, RunOptions(folder=tmp_path, quiet=True))
+    f = load_model(tmp_path)
+    x_T, label = start(f.schedule, (2, 4, 4) if name in LATENT else (1, 8, 8), 3, 0)
+    for steps in (1, 4):
+        x = few_steps(f, x_T, label, steps, w=1.0 if name in LATENT else None)
+        assert x.shape == x_T.shape and x.isfinite().all()
+        assert torch.equal(x, few_steps(done.ema, x_T, label, steps, w=1.0 if name in LATENT else None))
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_a_student_starts_with_its_teachers_network_and_new_inputs_silent(name, folder):
+    recipe = student(name, folder)
+    teacher = load_model(folder / ("latent" if name in LATENT else "teacher"))
+    x, c, label = (
+        normal(4, teacher.net.channels, 8, 8).float(),
+        normal(4).float(),
+        torch.tensor([0, 3, 9, 10]),
+    )
+    w, u = torch.tensor([0.0, 1.0, 2.0, 3.0]), normal(4, seed=3).float()
+    assert torch.equal(recipe.model.net(x, c, label, w, u), teacher.net(x, c, label))
+    assert recipe.model.net.second_time is (name == "digits-tcd")
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_a_student_has_the_clock_and_boundary_of_its_method(name, folder):
+    f = student(name, folder).model
+    assert (type(f.schedule).__name__, f.t_min) == {
+        "digits-cd": ("EDM", 0.002),
+        "digits-ect": ("EDM", 0.002),
+        "digits-scm": ("TrigFlow", 0.0),
+        "digits-lcd": ("VP", 0.0),
+        "digits-tcd": ("VP", 0.0),
+    }[name]
+
+
+def test_pixels_have_the_root_mean_square_that_the_preconditioning_expects():
+    x0, label = digits.pixels().sample(4000, seeded())
+    # 4000 pictures of about 64 x 14 ink dots: their rms scatters by about .002; the recipe rounds to two digits
+    assert x0.square().mean().sqrt().item() == pytest.approx(digits.RMS, abs=0.06)
+    dropped = (label == 10).float().mean().item()
+    assert dropped == pytest.approx(digits.DROPPED, abs=5 * (0.2 * 0.8 / 4000) ** 0.5)  # false alarms 6e-7
+
+
+def test_the_autoencoder_is_kept_where_it_was_trained(folder):
+    first, second = (digits.autoencoder_of(folder / "autoencoder") for _ in range(2))
+    x = Digits().images[:5]
+    assert torch.equal(first.encode(x), second.encode(x))
+    z, _ = digits.latents(folder / "autoencoder").sample(2000, seeded())
+    assert z.shape == (2000, 2, 4, 4)
+    # the spread of the training pictures, of which 2000 are drawn at random: within some hundredths
+    assert z.std((0, 2, 3)).tolist() == pytest.approx([0.5, 0.5], abs=0.05)
+
+
+def test_a_student_is_no_teacher(folder, tmp_path):
+    run("digits-cd", student("digits-cd", folder), {}, RunOptions(folder=tmp_path, quiet=True))
+    with pytest.raises(CheckpointError, match="holds a consistency model, no diffusion teacher"):
+        digits.digits_cd(teacher=tmp_path)
+
+
+def test_teachers_are_sampled_in_any_clock_with_and_without_guidance(folder):
+    for name, shape in (("teacher", (1, 8, 8)), ("latent", (2, 4, 4))):
+        teacher = load_model(folder / name)
+        x_T, label = start(teacher.schedule, shape, 3, 0)
+        plain, led = (many_steps(teacher, x_T, label, w=w, steps=5) for w in (0.0, 2.0))
+        assert plain.shape == x_T.shape and plain.isfinite().all() and not torch.equal(plain, led)
+
+
+# ------------------------------------------------------------------------------------ editing, on digits
+@pytest.fixture(scope="module")
+def f() -> Denoiser:
+    return randomise(digits.consistency_model(digits.new_net(0)), 5, scale=0.1).eval()
+
+
+def test_half_a_digit_is_filled_in_and_the_other_half_stays(f):
+    y, missing = Digits().images[:6], torch.arange(8) >= 4
+    x = inpaint(f, y, missing, [80.0, 1.0, 0.3], seeded())
+    assert torch.equal(x[..., :4], y[..., :4]) and not torch.equal(x[..., 4:], y[..., 4:])
+
+
+def test_a_larger_digit_averages_to_the_small_one(f):
+    low = torch.nn.functional.avg_pool2d(Digits().images[:6], 2)
+    x = super_resolve(f, low, 2, [80.0, 1.0, 0.3], seeded())
+    assert x.shape == (6, 1, 8, 8)
+    # an orthogonal mix there and back, in float32, of numbers of order 1
+    torch.testing.assert_close(torch.nn.functional.avg_pool2d(x, 2), low, rtol=0, atol=1e-5)
+
+
+def test_interpolation_runs_from_one_digit_to_the_other(f):
+    a, b = (f.schedule.prior((3, 1, 8, 8), seeded(seed)) for seed in (1, 2))
+    label = torch.tensor([3, 3, 8])
+    path = interpolate(f, a, b, [0.0, 0.5, 1.0], label=label)
+    t = torch.full((3,), 80.0)
+    assert path.shape == (3, 3, 1, 8, 8)
+    torch.testing.assert_close(
+        path[0], f(a, t, label=label), rtol=1e-4, atol=1e-4
+    )  # x_T of order 80 in float32
+    torch.testing.assert_close(path[2], f(b, t, label=label), rtol=1e-4, atol=1e-4)
