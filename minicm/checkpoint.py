@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -44,10 +45,12 @@ def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
             os.fsync(file.fileno())
         os.replace(beside, path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise CheckpointError(
             f"cannot write {path} ({error.strerror}): free space or choose another folder"
         ) from None
+    finally:  # also after a Ctrl-C in the middle
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -64,12 +67,16 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            # cloned, as they are views of the file, which a resumed run replaces
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is truncated or no safetensors file ({error})") from None
     if "minicm" not in metadata:
         raise CheckpointError(f"{path} is a safetensors file, but not a checkpoint of minicm")
-    return {**json.loads(metadata["minicm"]), **tensors}
+    try:
+        return {**json.loads(metadata["minicm"]), **tensors}
+    except (ValueError, TypeError):
+        raise CheckpointError(f"{path} has a header that this version of minicm cannot read") from None
 
 
 def describe(model: Denoiser) -> dict[str, Any]:
@@ -99,11 +106,20 @@ def build(blueprint: dict[str, Any]) -> Denoiser:
 
 
 def load_model(path: str | Path, weights: str = "ema") -> Denoiser:
-    """The model of a checkpoint with its evaluation average, ready to sample. Raises CheckpointError."""
+    """The model of a checkpoint, ready to sample.
+
+    weights: "ema" for the evaluation average, "f" for the trained weights, "f_target" for the target's.
+    Raises CheckpointError.
+    """
     state = load_checkpoint(path)
     if "model" not in state:
         raise CheckpointError(f"{path} holds no model description")
     model = build(state["model"])
     prefix = f"{weights}/"
-    model.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+    try:
+        model.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+    except RuntimeError:
+        raise CheckpointError(
+            f"{path} has no weights {weights!r} that fit the model that it describes"
+        ) from None
     return model.eval().requires_grad_(False)
