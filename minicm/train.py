@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -65,7 +66,7 @@ class Step:
     f: nn.Module  # trained
     f_target: nn.Module  # theta-minus
     ema: nn.Module  # evaluation average
-    state: Callable[[], dict[str, Any]]
+    state: Callable[[], dict[str, Any]]  # call it before the next update
 
 
 class Diverged(RuntimeError):
@@ -110,14 +111,8 @@ def _updates(
         _descend(loss, x0, optimiser, config, k)
         ema_update(f_target, f, objective.target_decay(k, config.steps))
         ema_update(ema, f, config.ema)
-        yield Step(
-            k + 1,
-            loss.detach(),
-            f,
-            f_target,
-            ema,
-            lambda k=k: _state(k + 1, models, optimiser, generator, config),
-        )
+        state = partial(_state, k + 1, models, optimiser, generator, config)
+        yield Step(k + 1, loss.detach(), f, f_target, ema, state)
 
 
 def _descend(loss: Tensor, x0: Tensor, optimiser: torch.optim.Optimizer, config: TrainConfig, k: int) -> None:

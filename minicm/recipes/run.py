@@ -18,7 +18,7 @@ from tqdm import tqdm
 from minicm.checkpoint import CheckpointError, describe, load_checkpoint, save_checkpoint
 from minicm.denoiser import Denoiser
 from minicm.objectives.base import Objective
-from minicm.train import Data, Step, TrainConfig, train
+from minicm.train import Data, Diverged, Step, TrainConfig, train
 
 
 class Recipe(NamedTuple):
@@ -37,10 +37,17 @@ class RunOptions:
     runs: Path = Path("runs")  # folder of all runs
     folder: Path | None = None  # this run's folder; RUNS/RECIPE-NNN with the next number if not given
     resume: Path | None = None  # a run folder or checkpoint to go on from
-    overwrite: bool = False  # start again in a folder that holds a run already
+    overwrite: bool = False  # start again in a --folder that holds a run already
     save_every: int = 1000  # updates between checkpoints
     log_every: int = 50  # updates between log records
     quiet: bool = False  # no progress bar
+
+    def __post_init__(self) -> None:
+        for name in ("save_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.resume is not None and self.folder is not None:
+            raise ValueError("a resumed run goes on in its own folder: give --resume or --folder, not both")
 
 
 class Finished(NamedTuple):
@@ -60,33 +67,23 @@ def run(name: str, recipe: Recipe, options: dict[str, Any], where: RunOptions = 
     recipe, Diverged (after which the last checkpoint stands).
     """
     header = {"recipe": name, "options": plain(options), "model": describe(recipe.model)}
-    state, folder = _open(name, header, where)
+    state = None if where.resume is None else _state_of(where.resume, header)
+    steps = train(*recipe, resume=state)  # a wrong device or state is refused before any folder is touched
+    folder = _folder(name, where, state)
     print(f"{name}: {folder}", file=sys.stderr)
     (folder / "config.json").write_text(
         json.dumps(header | {"config": asdict(recipe.config)}, indent=1) + "\n"
     )
     started = time.perf_counter()
-    with stoppable() as stop, open(folder / "log.jsonl", "a") as log:
-        bar = _bar(name, recipe.config.steps, state, where.quiet)
-        step, saved = None, None
-        for step in train(*recipe, resume=state):
-            bar.update()
-            if step.k % where.log_every == 0 or step.k == recipe.config.steps:
-                _record(step, recipe.config, started, log, bar)
-            if step.k % where.save_every == 0:
-                saved = _save(folder, step, header)
-            if stop.asked:
-                break
-        bar.close()
+    with stoppable() as stop, _bar(name, recipe.config.steps, state, where.quiet) as bar:
+        step = _follow(steps, folder, header, recipe.config, where, stop, bar)
     if step is None:
         raise CheckpointError(
             f"{folder} has done all its {recipe.config.steps} steps: nothing is left to resume"
         )
-    if saved != step.k:
-        _save(folder, step, header)
     if step.k < recipe.config.steps:
         print(
-            f"stopped after step {step.k} of {recipe.config.steps}; go on with --resume {folder}",
+            f"stopped after step {step.k} of {recipe.config.steps}; to go on, give the same command and --resume {folder}",
             file=sys.stderr,
         )
     return Finished(folder, step.ema, step.k, time.perf_counter() - started)
@@ -146,34 +143,79 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _open(name: str, header: dict[str, Any], where: RunOptions) -> tuple[dict[str, Any] | None, Path]:
-    """The state to go on from (None for a fresh start) and the run's folder."""
-    if where.resume is not None:
-        state = load_checkpoint(where.resume)
-        for part in ("recipe", "model", "options"):
-            if state.get(part) != json.loads(json.dumps(header[part])):
-                raise CheckpointError(
-                    f"{where.resume} has {part} {state.get(part)}, this run {header[part]}: give the same"
-                )
+def _follow(
+    steps: Iterator[Step],
+    folder: Path,
+    header: dict[str, Any],
+    config: TrainConfig,
+    where: RunOptions,
+    stop: Stop,
+    bar: tqdm,
+) -> Step | None:
+    """Go through the steps, log and save them; returns the last one."""
+    step, saved, started = None, bar.n, time.perf_counter()
+    try:
+        for step in steps:
+            bar.update()
+            if step.k % where.log_every == 0 or step.k == config.steps:
+                bar.set_postfix(loss=f"{_record(step, folder, config, started):.4g}")
+            if step.k % where.save_every == 0 or step.k == config.steps or stop.asked:
+                saved = _save(folder, step, header)
+            if stop.asked:
+                break
+    except Diverged as error:
+        kept = f"the checkpoint of step {saved}" if saved else "no checkpoint: none was saved yet"
+        raise Diverged(f"{error}; {folder} holds {kept}") from None
+    return step
+
+
+def _state_of(path: Path, header: dict[str, Any]) -> dict[str, Any]:
+    """The state to go on from. Raises CheckpointError for a checkpoint of another recipe or other options."""
+    state = load_checkpoint(path)
+    for part, now in json.loads(json.dumps(header)).items():
+        if difference := _difference(part, state.get(part), now):
+            raise CheckpointError(f"{path} is of another run: {difference}")
+    if "k" not in state:
+        raise CheckpointError(f"{path} holds a model, but no training to go on with")
+    return state
+
+
+def _difference(name: str, then: Any, now: Any) -> str | None:
+    """The first entry in which two headers differ, in words; the device may differ."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        parts = (
+            _difference(f"{name}.{key}", then.get(key), now.get(key))
+            for key in {**now, **then}
+            if key != "device"
+        )
+        return next(filter(None, parts), None)
+    return None if then == now else f"its {name} is {then}, this run's {now}"
+
+
+def _folder(name: str, where: RunOptions, state: dict[str, Any] | None) -> Path:
+    """The run's folder, free of what a former run left there. Raises FileExistsError if that may not go."""
+    if where.resume is not None and state is not None:
         folder = where.resume if where.resume.is_dir() else where.resume.parent
         _forget(folder / "log.jsonl", state["k"])
-        return state, folder
-    folder = where.folder or new_folder(where.runs, name)
-    if where.folder is not None:
-        if (folder / "config.json").exists() and not where.overwrite:
-            raise FileExistsError(
-                f"{folder} holds a run already: --resume it, --overwrite it or choose another folder"
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "log.jsonl").unlink(missing_ok=True)
-    return None, folder
+        return folder
+    if where.folder is None:
+        return new_folder(where.runs, name)
+    former = [where.folder / file for file in ("config.json", "log.jsonl", "checkpoint.safetensors")]
+    if any(file.exists() for file in former) and not where.overwrite:
+        raise FileExistsError(
+            f"{where.folder} holds a run already: --resume it, --overwrite it or choose another folder"
+        )
+    where.folder.mkdir(parents=True, exist_ok=True)
+    for file in former:
+        file.unlink(missing_ok=True)
+    return where.folder
 
 
 def _forget(log: Path, k: int) -> None:
-    """Drop the records of steps after k, which a killed run logged but did not save."""
+    """Drop the records of steps after k, which a killed run logged but did not save, and a line cut short."""
     if log.exists():
-        lines = [line for line in log.read_text().splitlines() if json.loads(line)["k"] <= k]
-        log.write_text("".join(line + "\n" for line in lines))
+        lines = log.read_text().splitlines(keepends=True)
+        log.write_text("".join(line for line in lines if line.endswith("}\n") and json.loads(line)["k"] <= k))
 
 
 def _bar(name: str, steps: int, state: dict[str, Any] | None, quiet: bool) -> tqdm:
@@ -182,14 +224,21 @@ def _bar(name: str, steps: int, state: dict[str, Any] | None, quiet: bool) -> tq
     )
 
 
-def _record(step: Step, config: TrainConfig, started: float, log: Any, bar: tqdm) -> None:
+def _record(step: Step, folder: Path, config: TrainConfig, started: float) -> float:
+    """Append a line to the log; returns the loss."""
     loss, seconds = step.loss.item(), time.perf_counter() - started
     record = {"k": step.k, "loss": loss, "lr": config.lr_at(step.k - 1), "seconds": round(seconds, 3)}
-    log.write(json.dumps(record) + "\n")
-    log.flush()
-    bar.set_postfix(loss=f"{loss:.4g}")
+    try:
+        with open(folder / "log.jsonl", "a") as log:
+            log.write(json.dumps(record) + "\n")
+    except OSError as error:
+        raise OSError(f"cannot write {folder / 'log.jsonl'} ({error.strerror}): free space") from None
+    return loss
 
 
 def _save(folder: Path, step: Step, header: dict[str, Any]) -> int:
+    """Write the checkpoint, unless a weight is not finite, which on a GPU may not have been seen yet."""
+    if not all(p.isfinite().all() for p in step.f.parameters()):
+        raise Diverged(f"a weight is not finite after step {step.k}: lower lr, clip, or check the data")
     save_checkpoint(folder / "checkpoint.safetensors", step.state() | header)
     return step.k
