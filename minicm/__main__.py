@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy
 import torch
 import tyro
 
-from minicm.checkpoint import load_checkpoint, load_model
+from minicm.checkpoint import CheckpointError, load_checkpoint, load_model
 from minicm.recipes import mixtures
 from minicm.recipes.compare import compare
 from minicm.recipes.demo import demo
@@ -37,23 +38,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if argv[:1] == ["train"]:
             trains = {name: train_command(name, recipe) for name, recipe in RECIPES.items()}
-            return parse(trains, argv[1:], "minicm train", "Train a recipe in its own run folder.")
-        return parse(COMMANDS, argv, "minicm", "Consistency models, checked against exact answers.")
+            return parse(trains, argv[1:], "minicm train", "RECIPE", "Train a recipe in its own run folder.")
+        about = "Consistency models, checked against exact answers."
+        return parse(COMMANDS, argv, "minicm", "COMMAND", about)
+    except SystemExit as stop:  # tyro has printed help (0) or what is wrong (2)
+        return int(stop.code or 0)
     except (ValueError, OSError) as error:
         print(f"minicm: {error}", file=sys.stderr)
         return 2
     except Diverged as error:
-        print(f"minicm: {error}; the last checkpoint stands", file=sys.stderr)
+        print(f"minicm: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
 
 
-def parse(commands: dict[str, Callable[..., int]], argv: list[str], prog: str, description: str) -> int:
-    """Let tyro choose a command, fill in its arguments and call it."""
-    return tyro.extras.subcommand_cli_from_dict(
-        commands, prog=prog, description=description, args=argv, config=(tyro.conf.OmitArgPrefixes,)
-    )
+def parse(commands: dict[str, Callable[..., int]], argv: list[str], prog: str, kind: str, about: str) -> int:
+    """Choose a command, let tyro fill in its arguments, and call it. Raises ValueError for an unknown one."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(overview(commands, prog, kind, about), file=sys.stdout if argv else sys.stderr)
+        return 0 if argv else 2
+    name = argv[0]
+    if name not in commands:
+        near = difflib.get_close_matches(name, commands, n=2)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(commands)}"
+        raise ValueError(f"there is no {kind.lower()} {name!r}: {hint}")
+    config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+    return tyro.cli(commands[name], prog=f"{prog} {name}", args=argv[1:], config=config)
+
+
+def overview(commands: dict[str, Callable[..., int]], prog: str, kind: str, about: str) -> str:
+    """The help text of a group of commands: a line each."""
+    lines = [f"usage: {prog} {kind} [OPTIONS]", "", about, ""]
+    for name, command in commands.items():
+        first = (command.__doc__ or "").splitlines()[0]
+        lines += [f"  {name:{max(map(len, commands))}}  {first}"]
+    return "\n".join([*lines, "", f"{prog} {kind} --help shows the options of one."])
 
 
 def train_command(name: str, recipe: Callable[..., Recipe]) -> Callable[..., int]:
@@ -75,7 +95,7 @@ def train_command(name: str, recipe: Callable[..., Recipe]) -> Callable[..., int
 
 
 def train_help() -> int:
-    """Train a recipe: minicm train RECIPE --help"""
+    """Train a recipe in its own run folder; minicm train --help lists the recipes."""
     return main(["train", "--help"])
 
 
@@ -97,7 +117,7 @@ def sample_command(
     checkpoint: tyro.conf.Positional[Path],
     *,
     n: int = 1000,
-    times: tuple[float, ...] = (),
+    times: Annotated[tuple[float, ...], tyro.conf.arg(help_behavior_hint="(default: those of --steps)")] = (),
     steps: int = 1,
     gamma: float = 1.0,
     seed: int = 0,
@@ -108,9 +128,9 @@ def sample_command(
     Args:
         checkpoint: a run folder or its checkpoint
         n: number of samples
-        times: decreasing sampling times in the model's clock; the usual ones for --steps if not given
+        times: decreasing sampling times in the model's clock, such as 80 0.8
         steps: 1, 2 or 4, where no times are given
-        gamma: 1 fresh noise at every time (CM), 0 deterministic
+        gamma: from 1, fresh noise at every time (CM), to 0, deterministic
         seed: of the noise
         out: where to; samples-NNN.npy beside the checkpoint if not given, never over an existing file
     """
@@ -125,10 +145,15 @@ def evaluate_command(checkpoint: tyro.conf.Positional[Path], *, n: int = 4000, s
         n: number of samples
         seed: of the noise
     """
+    if n < 2:
+        raise ValueError(f"n must be at least 2, got {n}")
     state, model = load_checkpoint(checkpoint), load_model(checkpoint)
-    data = mixtures.points_named(state["options"]["data"])
-    measure = evaluate_teacher if state["recipe"] == "mixture-teacher" else evaluate
-    print(table(with_bands(state["recipe"], measure(model, data, n=n, seed=seed))))
+    name = state.get("options", {}).get("data")
+    if name is None:
+        raise CheckpointError(f"{checkpoint} does not say what data it was trained on")
+    measure = evaluate if model.t_min > 0 else evaluate_teacher
+    rows = measure(model, mixtures.points_named(name), n=n, seed=seed)
+    print(table(with_bands(state.get("recipe", ""), rows)))
     return 0
 
 
@@ -154,6 +179,10 @@ def save_samples(
     """Sample a model, save the points and say how often the network was evaluated."""
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
+    if model.t_min == 0:
+        raise ValueError(
+            f"{checkpoint} holds a diffusion model, which one step cannot sample: distil it first"
+        )
     if not times and steps not in LEVELS:
         raise ValueError(f"steps must be one of {', '.join(map(str, LEVELS))}, got {steps}: or give --times")
     chosen = list(times) or sampling_times(model.schedule, steps).tolist()
@@ -163,7 +192,8 @@ def save_samples(
     generator = torch.Generator().manual_seed(seed)
     f = Counted(model)
     x = sample(f, model.schedule.prior((n, model.net.dim), generator), chosen, gamma, generator=generator)
-    numpy.save(out, x.numpy(), allow_pickle=False)
+    with open(out, "xb") as file:  # x: not even a file that came in between is written over
+        numpy.save(file, x.numpy(), allow_pickle=False)
     print(f"{out}: {n} samples, {f.evaluations} evaluations of the network each")
     return 0
 
