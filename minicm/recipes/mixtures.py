@@ -76,7 +76,7 @@ def gentle_gap(t: Tensor, s: Tensor) -> Tensor:
 
 
 def mixture_teacher(
-    *, data: DataName = "ring", config: TrainConfig = TrainConfig(steps=12000, batch=1024, lr=2e-3)
+    *, data: DataName = "ring", config: TrainConfig = TrainConfig(steps=9000, batch=1024, lr=2e-3)
 ) -> Recipe:
     """A diffusion teacher by denoising score matching (EDM).
 
