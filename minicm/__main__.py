@@ -153,7 +153,7 @@ def evaluate_command(checkpoint: tyro.conf.Positional[Path], *, n: int = 4000, s
         raise CheckpointError(f"{checkpoint} does not say what data it was trained on")
     measure = evaluate if model.t_min > 0 else evaluate_teacher
     rows = measure(model, mixtures.points_named(name), n=n, seed=seed)
-    print(table(with_bands(state.get("recipe", ""), rows)))
+    print(table(with_bands(f"{state.get('recipe')} {name}", rows)))
     return 0
 
 

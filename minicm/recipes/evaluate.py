@@ -118,9 +118,9 @@ def against_teacher(f: Callable, teacher: Callable, *, n: int = 2000, seed: int 
     ]
 
 
-def with_bands(recipe: str, rows: list[Row]) -> list[Row]:
-    """The rows with the bands that were recorded for a recipe, where there are any."""
-    bands = json.loads(BANDS.read_text()).get(recipe, {}) if BANDS.exists() else {}
+def with_bands(key: str, rows: list[Row]) -> list[Row]:
+    """The rows with the bands that were recorded for "RECIPE DATA" or "demo MODEL", where there are any."""
+    bands = json.loads(BANDS.read_text()).get(key, {}) if BANDS.exists() else {}
     return [
         Row(**(asdict(row) | {"band": tuple(bands[row.name]) if row.name in bands else None})) for row in rows
     ]
