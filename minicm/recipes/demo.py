@@ -70,6 +70,10 @@ def demo(*, fast: bool = False, runs: Path = Path("runs"), seed: int = 0, quiet:
         done = run(recipe.__name__.replace("_", "-"), recipe(**options), options, where)
         models[name] = done.ema
         if done.k < options["config"].steps:
+            print(
+                f"demo: stopped; what is trained so far stays in {folder}, a new demo starts afresh",
+                file=sys.stderr,
+            )
             raise KeyboardInterrupt
     rows = measure(models, n=500 if fast else 4000)
     rows = {name: with_bands(f"demo {name}", part) if not fast else part for name, part in rows.items()}
