@@ -101,7 +101,10 @@ def test_gradients_reach_f_and_nothing_else(row, net):
     it = scene(row, net, dropout=0.2)
     for frozen in (it.f_target, it.teacher):
         frozen.requires_grad_(True)  # they would take a gradient if the objective let one through
+    graphs = []
+    it.teacher.register_forward_hook(lambda *_: graphs.append(torch.is_grad_enabled()))
     it.loss(it.draw()).sum().backward()
+    assert not any(graphs), "the teacher builds a graph that nobody uses"
     assert all(g > 0 for g in per_parameter(it.f)), "a parameter of f gets no gradient"
     assert not any(per_parameter(it.f_target)), "a gradient reaches f_target"
     assert not any(per_parameter(it.teacher)), "a gradient reaches the teacher"
