@@ -14,7 +14,9 @@ from minicm.data.digits import Digits
 from minicm.denoiser import Denoiser
 from minicm.editing import inpaint, interpolate, super_resolve
 from minicm.nets.autoencoder import Autoencoder
+from minicm.nets.lora import load_lora, lora_state, merge_lora
 from minicm.recipes import digits
+from minicm.recipes.digits import load_adapted
 from minicm.recipes.evaluate_digits import few_steps, many_steps, start
 from minicm.recipes.run import RunOptions, run
 from minicm.train import TrainConfig
@@ -112,6 +114,28 @@ def test_a_student_is_no_teacher(folder, tmp_path):
     run("digits-cd", student("digits-cd", folder), {}, RunOptions(folder=tmp_path, quiet=True))
     with pytest.raises(CheckpointError, match="holds a consistency model, no diffusion teacher"):
         digits.digits_cd(teacher=tmp_path)
+
+
+def test_adapters_are_trained_alone_and_loaded_again(folder, tmp_path):
+    recipe = digits.digits_lcm_lora(
+        teacher=folder / "latent", autoencoder=folder / "autoencoder", rank=2, config=SHORT
+    )
+    teacher = load_model(folder / "latent")
+    z, c, label = normal(4, 2, 4, 4).float(), normal(4).float(), torch.tensor([0, 3, 9, 10])
+    assert torch.equal(recipe.model.net(z, c, label), teacher.net(z, c, label)), "new adapters change the net"
+    trained = {name.rsplit(".", 1)[1] for name, p in recipe.model.named_parameters() if p.requires_grad}
+    assert trained == {"A", "B"}
+    done = run("digits-lcm-lora", recipe, {}, RunOptions(folder=tmp_path, quiet=True))
+    again = load_adapted(tmp_path)
+    assert torch.equal(again.net(z, c, label), done.ema.net(z, c, label))
+    unmerged, style = again.net(z, c, label), lora_state(again)
+    assert not torch.equal(unmerged, teacher.net(z, c, label)), "nothing was learned"
+    # W + BA written out or computed at each call: roundings of float32
+    torch.testing.assert_close(merge_lora(again).net(z, c, label), unmerged, rtol=1e-5, atol=1e-5)
+    moved = load_lora(teacher, style)
+    torch.testing.assert_close(moved.net(z, c, label), unmerged, rtol=1e-5, atol=1e-5)
+    with pytest.raises(CheckpointError, match="no run of digits-lcm-lora"):
+        load_adapted(folder / "latent")
 
 
 def test_teachers_are_sampled_in_any_clock_with_and_without_guidance(folder):

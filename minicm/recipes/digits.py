@@ -16,13 +16,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from minicm.checkpoint import CheckpointError, load_checkpoint, load_model, save_checkpoint
+from minicm.checkpoint import CheckpointError, build, load_checkpoint, load_model, save_checkpoint
 from minicm.data.digits import Digits
 from minicm.data.labels import LabelDropout
 from minicm.data.latents import Latents
 from minicm.denoiser import Denoiser, in_clock
 from minicm.distances import pseudo_huber
 from minicm.nets.autoencoder import Autoencoder
+from minicm.nets.lora import add_lora
 from minicm.nets.unet import UNet
 from minicm.objectives.cd import CD
 from minicm.objectives.dsm import DSM
@@ -175,6 +176,29 @@ def digits_tcd(
     return Recipe(model, objective, latents(autoencoder, dropped=0.0), config)
 
 
+def digits_lcm_lora(
+    *,
+    teacher: Path,
+    autoencoder: Path = AUTOENCODER,
+    rank: int = 8,
+    w: float = 1.0,
+    config: TrainConfig = TrainConfig(steps=2000, batch=128, lr=2e-3, ema=0.998),
+) -> Recipe:
+    """LCM-LoRA: the latent teacher itself, made fast by low-rank adapters; `load_adapted` reads the run's checkpoint.
+
+    Args:
+        teacher: run folder or checkpoint of a digits-latent-teacher
+        autoencoder: that of the teacher
+        rank: of the adapters
+        w: the guidance scale that they take in, since the network has no input for it
+        config: how long and how fast
+    """
+    teaching = diffusion_model(teacher)
+    net = add_lora(tuned_net(teaching), rank, generator=torch.Generator().manual_seed(config.seed))
+    objective = LCD(teaching, k=20, w_range=(w, w))
+    return Recipe(Denoiser(net, LATENT_CLOCK), objective, latents(autoencoder, dropped=0.0), config)
+
+
 # ---------------------------------------------------------------------------------------------- parts
 def new_net(seed: int, *, channels: int = 1, attention: tuple[int, ...] = (2,)) -> UNet:
     """The network of all digits recipes, .56 M parameters, with the ten classes."""
@@ -203,6 +227,22 @@ def diffusion_model(path: Path) -> Denoiser:
     if teacher.t_min > 0:
         raise CheckpointError(f"{path} holds a consistency model, no diffusion teacher: train digits-teacher")
     return teacher
+
+
+def load_adapted(path: Path) -> Denoiser:
+    """The averaged model of a digits-lcm-lora run, adapters apart; merge_lora and lora_state take it from there.
+
+    Raises CheckpointError for a checkpoint without adapters.
+    """
+    state = load_checkpoint(path / "checkpoint.safetensors" if path.is_dir() else path)
+    weights = {k.removeprefix("ema/"): v for k, v in state.items() if k.startswith("ema/")}
+    ranks = {len(v) for k, v in weights.items() if k.endswith(".0.A")}
+    if not ranks:
+        raise CheckpointError(f"{path} holds no adapters: it is no run of digits-lcm-lora")
+    model = build(state["model"])
+    add_lora(model.net, ranks.pop())
+    model.load_state_dict(weights)
+    return model.eval().requires_grad_(False)
 
 
 def pixels() -> LabelDropout:
