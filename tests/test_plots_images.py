@@ -12,7 +12,14 @@ from matplotlib.figure import Figure
 from minicm.denoiser import Denoiser
 from minicm.metrics.consistency import time_grid
 from minicm.nets.unet import UNet
-from minicm.plots.images import along_a_trajectory, few_step_samples, nearest_training, picture_rows
+from minicm.plots.images import (
+    along_a_trajectory,
+    edited,
+    few_step_samples,
+    interpolated,
+    nearest_training,
+    picture_rows,
+)
 from minicm.schedules import VP
 
 TEACHER = Denoiser(UNet(1, 8, (1, 2)), sigma_data=0.85)
@@ -37,6 +44,8 @@ FIGURES = {
     "colour": lambda: picture_rows({"a": some(20, 3, 32), "b": some(20, 3, 32)}, "Colour"),
     "trajectory": lambda: trajectory(TEACHER, STUDENT),
     "trajectory, VP": lambda: trajectory(CHAIN, CHAIN),
+    "edited": lambda: edited(STUDENT, some(6), [80.0, 1.0], generator=seeded()),
+    "interpolated": lambda: interpolated(STUDENT, some(3), some(3, seed=1)),
     "nearest": lambda: nearest_training(some(10), some(50, seed=1)),
 }
 
@@ -91,3 +100,12 @@ def test_a_copy_is_shown_above_its_original():
     sample, below = (ax.images[0].get_array() for ax in figure.axes)
     assert np.array_equal(sample, below)
     assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["0.0", "0.0"]
+
+
+def test_edited_pictures_keep_what_was_known():
+    y = some(4).clamp(-1, 1)
+    rows = [ax.images[0].get_array() for ax in edited(STUDENT, y, [80.0, 1.0], generator=seeded()).axes]
+    for i in range(4):
+        left = np.s_[:, 9 * i : 9 * i + 4]
+        assert np.array_equal(rows[0][left], rows[1][left]) and np.array_equal(rows[0][left], rows[2][left])
+        assert not np.array_equal(rows[0][:, 9 * i + 4 : 9 * i + 8], rows[2][:, 9 * i + 4 : 9 * i + 8])

@@ -9,7 +9,9 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
+from minicm.editing import inpaint, interpolate, super_resolve
 from minicm.metrics.images import nearest
 from minicm.plots.style import array, new_figure, styled
 from minicm.schedules import expand
@@ -95,6 +97,44 @@ def nearest_training(
     distance, index = nearest(x, train)
     names = [f"{d:.1f}" for d in distance.tolist()]
     return picture_rows({"sample": x, "nearest\ntraining picture": train[index]}, title, names)
+
+
+def edited(
+    f: Callable,
+    y: Tensor,
+    times: Tensor | Sequence[float],
+    *,
+    label: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Figure:
+    """Pictures y (n, C, H, W), H and W even, with a half filled in again and, averaged 2x2, enlarged again.
+
+    Look at the halves that were there: they are the same pixels; and at the seam, which shows how well the new half fits.
+    The enlarged picture averages to the small one, but its details are invented: they need not be those of y.
+    """
+    missing = torch.arange(y.shape[-1], device=y.device) >= y.shape[-1] // 2
+    small = avg_pool2d(y, 2)
+    rows = {
+        "picture": y,
+        "half of it": y.masked_fill(missing, -1.0),
+        "filled in": inpaint(f, y, missing, times, generator, label=label),
+        "averaged 2x2": small.repeat_interleave(2, 2).repeat_interleave(2, 3),
+        "enlarged": super_resolve(f, small, 2, times, generator, label=label),
+    }
+    return picture_rows(rows, "Editing without training: what is known stays, the rest is generated")
+
+
+def interpolated(
+    f: Callable, x_a: Tensor, x_b: Tensor, *, label: Tensor | None = None, columns: int = 9
+) -> Figure:
+    """Pictures on the way from f(x_a) to f(x_b), the noises (n, C, H, W) living at t_max; one row a pair.
+
+    Look along each row: every picture between the two should be one by itself, not a mixture of both.
+    """
+    fractions = torch.linspace(0, 1, columns).tolist()
+    path = interpolate(f, x_a, x_b, fractions, label=label)
+    rows = {f"pair {i + 1}": path[:, i] for i in range(len(x_a))}
+    return picture_rows(rows, "Between two noises, on a sphere", [f"{u:.2g}" for u in fractions])
 
 
 def strip(ax: Axes, x: Tensor) -> None:
