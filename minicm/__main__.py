@@ -16,6 +16,7 @@ import tyro
 
 from minicm.checkpoint import CheckpointError, load_checkpoint, load_model
 from minicm.recipes import mixtures
+from minicm.recipes.bench import bench
 from minicm.recipes.compare import compare
 from minicm.recipes.demo import demo
 from minicm.recipes.evaluate import LEVELS, evaluate, evaluate_teacher, sampling_times, table, with_bands
@@ -213,6 +214,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "evaluate": evaluate_command,
     "compare": compare,
     "recipes": recipes_command,
+    "bench": bench,
 }
 
 if __name__ == "__main__":
