@@ -164,6 +164,15 @@ def test_labels_reach_the_model_and_may_be_missing(row, net):
     torch.testing.assert_close(unlabelled, null, **CLOSE)
 
 
+def test_labels_reach_the_teacher(row, net):
+    it, heard = scene(row, net), []
+    it.teacher.register_forward_pre_hook(
+        lambda _, args, cond: heard.append((*args, cond.get("label"))[2]), with_kwargs=True
+    )
+    it.loss(it.draw())
+    assert not heard or any(label is not None and torch.equal(label, it.label) for label in heard)
+
+
 def test_the_target_decays_within_its_range(row):
     it = scene(row, NETS[0])
     decay = [it.objective.target_decay(k, 100) for k in range(101)]
