@@ -9,8 +9,12 @@ from torch import nn
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:
-    """A copy of a model that no gradient reaches: where a target or an average starts."""
-    return copy.deepcopy(model).requires_grad_(False)
+    """A copy of a model that no gradient reaches: where a target or an average starts. Compiled parts are so again."""
+    kept = copy.deepcopy(model).requires_grad_(False)
+    for ours, theirs in zip(kept.modules(), model.modules(), strict=True):
+        if theirs._compiled_call_impl is not None:  # a copy forgets Module.compile()
+            ours.compile()
+    return kept
 
 
 @torch.no_grad()
