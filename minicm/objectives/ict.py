@@ -6,7 +6,7 @@ iCT, arXiv:2310.14189, section 3 and Table 1.   loss = lambda d( f(x0 + t eps, t
 |--------------------------|----------------------|-------------------------------------------------------------|
 | sigma_{i+1}, sigma_i     | t, s                 | neighbours on the Karras grid of N(k) points                |
 | z                        | draw.eps             | one noise for both points                                   |
-| theta^-                  | f_target             | stopgrad(theta): mu = 0, since any mu > 0 biases CT          |
+| theta^-                  | f_target             | stopgrad(theta): mu = 0, for in CT a target must not lag     |
 | N(k), s0, s1             | doubling_points      | 11, 21, ..., 1281 grid points in equal stages               |
 | p(sigma_i), P_mean, P_std | index_law           | the mass that ln sigma ~ N(-1.1, 2^2) gives an interval     |
 | lambda(sigma_i)          | weight               | 1/(t - s)                                                   |
