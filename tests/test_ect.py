@@ -42,7 +42,9 @@ def test_the_mapping_has_the_tabulated_values(stage):
     t = torch.tensor(TIMES, dtype=torch.float64)
     share = ect_gap(t, stage) / t
     expected = torch.tensor(SHARES[stage], dtype=torch.float64)
-    torch.testing.assert_close(share, expected, rtol=0, atol=6e-4)  # three digits, a few of them rounded twice
+    torch.testing.assert_close(
+        share, expected, rtol=0, atol=6e-4
+    )  # three digits, a few of them rounded twice
 
 
 def test_stage_0_is_diffusion_training_below_ln_7():
