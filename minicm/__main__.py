@@ -15,12 +15,12 @@ import torch
 import tyro
 
 from minicm.checkpoint import CheckpointError, load_checkpoint, load_model
-from minicm.recipes import mixtures
+from minicm.recipes import family, mixtures
 from minicm.recipes.bench import bench
 from minicm.recipes.compare import compare
 from minicm.recipes.demo import demo
 from minicm.recipes.evaluate import LEVELS, evaluate, evaluate_teacher, sampling_times, table, with_bands
-from minicm.recipes.run import Recipe, RunOptions, run
+from minicm.recipes.run import Recipe, RunOptions, is_teacher, run
 from minicm.sampling import Counted, sample
 from minicm.train import Diverged
 
@@ -30,6 +30,10 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
     "mixture-cd-published": mixtures.mixture_cd_published,
     "mixture-ct": mixtures.mixture_ct,
     "mixture-ct-published": mixtures.mixture_ct_published,
+    "mixture-ict": family.mixture_ict,
+    "mixture-ect": family.mixture_ect,
+    "mixture-sct": family.mixture_sct,
+    "mixture-scd": family.mixture_scd,
 }
 
 
@@ -135,6 +139,10 @@ def sample_command(
         seed: of the noise
         out: where to; samples-NNN.npy beside the checkpoint if not given, never over an existing file
     """
+    if is_teacher(load_checkpoint(checkpoint)):
+        raise ValueError(
+            f"{checkpoint} holds a diffusion model, which one step cannot sample: distil it first"
+        )
     return save_samples(load_model(checkpoint), checkpoint, n, times, steps, gamma, seed, out)
 
 
@@ -152,7 +160,7 @@ def evaluate_command(checkpoint: tyro.conf.Positional[Path], *, n: int = 4000, s
     name = state.get("options", {}).get("data")
     if name is None:
         raise CheckpointError(f"{checkpoint} does not say what data it was trained on")
-    measure = evaluate if model.t_min > 0 else evaluate_teacher
+    measure = evaluate_teacher if is_teacher(state) else evaluate
     rows = measure(model, mixtures.points_named(name), n=n, seed=seed)
     print(table(with_bands(f"{state.get('recipe')} {name}", rows)))
     return 0
@@ -180,10 +188,6 @@ def save_samples(
     """Sample a model, save the points and say how often the network was evaluated."""
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
-    if model.t_min == 0:
-        raise ValueError(
-            f"{checkpoint} holds a diffusion model, which one step cannot sample: distil it first"
-        )
     if not times and steps not in LEVELS:
         raise ValueError(f"steps must be one of {', '.join(map(str, LEVELS))}, got {steps}: or give --times")
     chosen = list(times) or sampling_times(model.schedule, steps).tolist()

@@ -50,11 +50,16 @@ class Conditioning(nn.Module):
     """
 
     def __init__(
-        self, width: int, *, classes: int = 0, guidance: bool = False, second_time: bool = False
+        self,
+        width: int,
+        *,
+        classes: int = 0,
+        guidance: bool = False,
+        second_time: bool = False,
+        octaves: int = 6,  # of c_noise: the shortest period is 2 pi/2^(octaves - 1) of its unit
     ) -> None:
         super().__init__()
-        self.classes, self.guidance, self.second_time = classes, guidance, second_time
-        self.octaves = 6  # of c_noise: the shortest period is 2 pi/32 of its unit
+        self.classes, self.guidance, self.second_time, self.octaves = classes, guidance, second_time, octaves
         self.time = nn.Linear(1 + 2 * self.octaves, width)
         self.label = nn.Embedding(classes + 1, width) if classes else None
         self.w = nn.Linear(64, width, bias=False) if guidance else None

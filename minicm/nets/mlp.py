@@ -29,14 +29,17 @@ class MLP(nn.Module):
         *,
         features: int = 32,  # Fourier frequencies of x; 0 for none
         scale: float = 0.5,  # their spread, cycles per unit of c_in x
+        octaves: int = 6,  # of the time; sCM, which differentiates by it, wants about 3
     ) -> None:
         super().__init__()
         self.options = dict(dim=dim, width=width, depth=depth, classes=classes, guidance=guidance)
-        self.options |= dict(second_time=second_time, features=features, scale=scale)
+        self.options |= dict(second_time=second_time, features=features, scale=scale, octaves=octaves)
         self.dim, self.classes, self.second_time = dim, classes, second_time
         self.features = FourierFeatures(dim, features, scale=scale)
         self.enter = nn.Linear(dim + 2 * features, width)
-        self.conditioning = Conditioning(width, classes=classes, guidance=guidance, second_time=second_time)
+        self.conditioning = Conditioning(
+            width, classes=classes, guidance=guidance, second_time=second_time, octaves=octaves
+        )
         self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(depth - 1))
         self.out = nn.Linear(width, dim)
         nn.init.zeros_(self.out.weight)

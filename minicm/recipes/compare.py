@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from minicm.recipes import mixtures
+from minicm.recipes import family, mixtures
 from minicm.recipes.evaluate import Row, against_teacher, evaluate, evaluate_teacher
 from minicm.recipes.mixtures import DataName
 from minicm.recipes.run import Recipe, RunOptions, run
@@ -24,6 +24,10 @@ METHODS: dict[str, Callable[..., Recipe]] = {
     "CD exact": mixtures.mixture_cd,
     "CD": mixtures.mixture_cd,
     "CT": mixtures.mixture_ct,
+    "iCT": family.mixture_ict,
+    "ECT": family.mixture_ect,
+    "sCT": family.mixture_sct,
+    "sCD exact": family.mixture_scd,
     "CD published": mixtures.mixture_cd_published,
     "CT published": mixtures.mixture_ct_published,
 }

@@ -72,7 +72,9 @@ def mixture_sct(
         config: how long and how fast
     """
     objective = SCM(time_law=LogNormalAngles(mean=-1.0, std=1.4), warmup=500)
-    return Recipe(Denoiser(small_mlp(config.seed), TrigFlow()), objective, points_named(data), config)
+    return Recipe(
+        Denoiser(small_mlp(config.seed, octaves=3), TrigFlow()), objective, points_named(data), config
+    )
 
 
 def mixture_scd(
@@ -91,4 +93,4 @@ def mixture_scd(
     points, clock = points_named(data), TrigFlow()
     guide = in_clock(teacher_of(teacher, points), clock)
     objective = SCM(guide, time_law=LogNormalAngles(mean=-1.0, std=1.4), warmup=500)
-    return Recipe(Denoiser(small_mlp(config.seed), clock), objective, points, config)
+    return Recipe(Denoiser(small_mlp(config.seed, octaves=3), clock), objective, points, config)

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from minicm.checkpoint import CheckpointError, load_model
+from minicm.checkpoint import CheckpointError, load_checkpoint, load_model
 from minicm.data import toy
 from minicm.data.mixtures import GaussianMixture
 from minicm.denoiser import Denoiser
@@ -22,7 +22,7 @@ from minicm.nets.mlp import MLP
 from minicm.objectives.cd import CD
 from minicm.objectives.ct import CT
 from minicm.objectives.dsm import DSM
-from minicm.recipes.run import Recipe
+from minicm.recipes.run import Recipe, is_teacher
 from minicm.times import LogNormalIndex, LogNormalTimes, karras_grid
 from minicm.train import Data, TrainConfig
 
@@ -62,12 +62,9 @@ def teacher_of(path: Path | None, data: Data) -> Callable:
         if not isinstance(data, GaussianMixture):
             raise ValueError("only ring, grid and random have an exact denoiser: give a trained --teacher")
         return data.denoiser()
-    teacher = load_model(path)
-    if teacher.t_min > 0:
-        raise CheckpointError(
-            f"{path} holds a consistency model (t_min = {teacher.t_min:g}), no diffusion teacher"
-        )
-    return teacher
+    if not is_teacher(load_checkpoint(path)):
+        raise CheckpointError(f"{path} holds a consistency model, no diffusion teacher")
+    return load_model(path)
 
 
 def gentle_gap(t: Tensor, s: Tensor) -> Tensor:

@@ -89,6 +89,11 @@ def run(name: str, recipe: Recipe, options: dict[str, Any], where: RunOptions = 
     return Finished(folder, step.ema, step.k, time.perf_counter() - started)
 
 
+def is_teacher(state: dict[str, Any]) -> bool:
+    """Whether a checkpoint's state is that of a diffusion model: its recipe is one of those named ...teacher."""
+    return str(state.get("recipe", "")).endswith("teacher")
+
+
 def new_folder(runs: Path, name: str) -> Path:
     """Make runs/NAME-NNN with the first number that is free. Raises OSError where it cannot be made."""
     taken = [
