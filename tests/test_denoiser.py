@@ -234,6 +234,16 @@ def test_with_a_second_time_the_point_at_u_is_a_step_and_u_equal_t_stays(clock):
     assert not torch.equal(x0_hat, f(x, t, u=0 * t)), "u is not heard"
 
 
+@pytest.mark.parametrize("clock", CLOCKS.values(), ids=CLOCKS)
+def test_the_second_time_is_told_as_the_first_is(clock):
+    f, heard = Denoiser(nn.Identity(), clock), []
+    f.net.forward = lambda x, c_noise, u=None, **cond: heard.append(u) or x
+    x, t, u = normal(5, 2), times(clock, 5, 0.5), times(clock, 5, seed=1) / 2
+    u = u.round() if isinstance(clock, VP) else u
+    f(x, t, u=u)
+    assert torch.equal(heard[0], clock.c_noise(u))
+
+
 @pytest.mark.parametrize("t_min", [0.0, 0.002])
 def test_without_u_the_second_time_is_the_end_of_the_trajectory(t_min):
     f = Denoiser(random_net((5, 2), second_time=True).double(), EDM(), t_min=t_min)
