@@ -1,28 +1,30 @@
-"""How fast minicm is here: training steps, sampling, the exact flow; as shares and ratios from one run.
+"""How fast minicm is on this machine: training steps, sampling and the exact flow, beside a matmul and a plain loop.
 
-Machines are noisy, so variants take turns and medians are reported; compare numbers of one run only.
+Machines are noisy, so whatever is compared takes turns: in every round each variant runs once, a ratio is taken within
+a round, and a report gives the median of the rounds and their quartiles. The work of a step is counted, not
+estimated: every matrix product that it really makes, at 2 operations a multiplication and addition, and nothing else.
 """
 
 from __future__ import annotations
 
 import json
-import math
+import os
 import platform
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 from minicm.data.mixtures import GaussianMixture
 from minicm.denoiser import Denoiser
-from minicm.distances import pseudo_huber
 from minicm.nets.mlp import MLP
 from minicm.objectives.base import Objective
 from minicm.objectives.cd import CD
@@ -33,219 +35,322 @@ from minicm.objectives.ict import ICT
 from minicm.objectives.lcd import LCD
 from minicm.objectives.scm import SCM
 from minicm.objectives.tcd import TCD
-from minicm.recipes.compare import matmul_rate
-from minicm.sampling import sample
-from minicm.schedules import EDM, VP, Schedule, TrigFlow
-from minicm.solvers import solve
+from minicm.recipes.evaluate import sampling_times
+from minicm.recipes.plain import plain_cd
+from minicm.recipes.run import new_folder
+from minicm.sampling import Counted, edm_sample, sample
+from minicm.schedules import EDM, VP, TrigFlow
 from minicm.times import karras_grid
 from minicm.train import TrainConfig, train
 
-BATCH, WIDTH, DEPTH, FEATURES = 1024, 128, 4, 64
-CD_PASSES = 2 + 1 + 3  # Heun's teacher twice, the target once, f once forward and twice that backward
+T_MIN = 0.002  # the papers' epsilon
+CLASSES = 8  # of the ring's modes, for the objectives with guidance
+W_RANGE = (2.0, 14.0)  # LCM's guidance
+MATMULS = 20  # products in one turn of the yardstick
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured."""
+
+    batch: int = 1024  # samples a training step
+    width: int = 128  # of the network
+    depth: int = 4  # its hidden layers
+    features: int = 64  # its Fourier frequencies, as in the 2-D recipes
+    steps: int = 20  # training steps in one turn
+    rounds: int = 11  # turns of each variant
+    points: int = 10_000  # samples drawn, and points carried by the exact flow
+    draws: int = 3  # turns of each way to draw them
+
+    def net(self, **inputs: bool | int) -> MLP:
+        """The network of all measurements."""
+        return MLP(2, self.width, self.depth, features=self.features, **inputs)
+
+
+SMOKE = Size(batch=32, width=16, features=8, steps=1, rounds=2, points=100, draws=2)
+Pair = tuple[Denoiser, Objective]
+Report = dict[str, Any]
 
 
 def bench(*, fast: bool = False, threads: int = 1, compiled: bool = True, out: Path | None = None) -> int:
-    """Measure training steps, sampling and the exact flow on this machine, and print a table.
+    """Measure training steps, sampling and the exact flow on this machine's processor, and write them down.
 
     Args:
-        fast: a smoke test; its numbers mean nothing
-        threads: CPU threads that torch may use
-        compiled: measure torch.compile too (needs a C++ compiler; the first step takes a minute)
-        out: where to write the numbers as JSON
+        fast: a smoke test of a few seconds, never compiled; its numbers mean nothing
+        threads: processor threads to use; one gives the steadiest numbers
+        compiled: measure torch.compile'd networks, too; needs a C++ compiler, and some minutes the first time
+        out: the JSON file to write; runs/bench-NNN/bench.json, with the next number that is free, if not given
     """
+    if threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}")
+    if out is not None and out.exists():
+        raise FileExistsError(f"{out} exists: choose another --out")
+    out = out or new_folder(Path("runs"), "bench") / "bench.json"
+    out.touch()  # now, not after minutes of work, is the time to learn that it cannot be written
+    before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    rounds, calls = (2, 2) if fast else (7, 15)
-    numbers: dict[str, Any] = {"machine": machine(threads)}
-    numbers["training"] = training(compiled and not fast, rounds, calls)
-    numbers["cd_against_plain_loop"] = against_plain_loop(compiled and not fast, rounds, calls)
-    numbers["sampling"] = sampling(1 if fast else 3, 100 if fast else 10_000)
-    numbers["peak_memory_MiB"] = peak_memory()
-    print(report(numbers))
-    if out is not None:
-        out.write_text(json.dumps(numbers, indent=1) + "\n")
+    try:
+        report = measure(SMOKE if fast else Size(), compiled and not fast)
+    finally:
+        torch.set_num_threads(before)
+    out.write_text(json.dumps(report, indent=1) + "\n")
+    print(f"{render(report)}\n\n{out}")
     return 0
 
 
-def machine(threads: int) -> dict[str, Any]:
-    """What the numbers depend on."""
-    git = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent
-    )
+def measure(size: Size, compiled: bool) -> Report:
+    """All numbers of the report, as JSON values."""
+    report: Report = {"machine": machine(), "size": asdict(size), "training": {}, "peak_memory_mb": {}}
+    for name, make in makers(size).items():
+        _say(name)
+        report["training"][name] = training(make, size, compiled, plain=name == "CD")
+    report["peak_memory_mb"]["training"] = peak_memory()
+    for name, section in {"sampling": sampling, "exact_flow": exact_flow}.items():
+        _say(name)
+        report[name] = section(size)
+        report["peak_memory_mb"][name] = peak_memory()
+    return report
+
+
+def makers(size: Size) -> dict[str, Callable[[], Pair]]:
+    """Every objective with a model that it can train, each made anew at each call."""
+    vp, trig = VP.scaled_linear(), TrigFlow()
+
+    def edm(objective: Objective) -> Pair:
+        return Denoiser(size.net(), t_min=T_MIN), objective
+
+    def student(**inputs: bool) -> Denoiser:
+        return Denoiser(size.net(classes=CLASSES, guidance=True, **inputs), vp)
+
+    def guide() -> Denoiser:
+        return Denoiser(size.net(classes=CLASSES), vp)
+
     return {
-        "cpu": platform.processor() or platform.machine(),
-        "torch": torch.__version__,
-        "threads": threads,
-        "commit": git.stdout.strip() or None,
+        "DSM": lambda: (Denoiser(size.net()), DSM()),
+        "CD": lambda: edm(CD(Denoiser(size.net()), grid=karras_grid(18))),
+        "CT": lambda: edm(CT()),
+        "iCT": lambda: edm(ICT()),
+        "ECT": lambda: edm(ECT()),
+        "LCD": lambda: (student(), LCD(guide(), k=20, w_range=W_RANGE)),
+        "TCD": lambda: (student(second_time=True), TCD(guide(), k=20, w_range=W_RANGE)),
+        "sCT": lambda: (Denoiser(size.net(), trig), SCM()),
+        "sCD": lambda: (Denoiser(size.net(), trig), SCM(Denoiser(size.net(), trig))),
     }
 
 
-def take_turns(variants: dict[str, Callable[[], object]], rounds: int, calls: int) -> dict[str, float]:
-    """Median seconds a call of each variant; they take turns, so that a busy moment hits all of them."""
-    for call in variants.values():
-        call()
-        call()
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
+def training(make: Callable[[], Pair], size: Size, compiled: bool, plain: bool) -> Report:
+    """Steps of one objective, eager and compiled, and where asked the plain loop of CD, in turns with a matmul."""
+    flops, turns = {"matmul": MATMULS * 2 * size.batch * size.width**2}, {"matmul": matmul(size)}
+    turns["eager"], note = stepper(make(), size), None
+    flops["eager"] = flops["compiled"] = count_flops(turns["eager"])
+    if plain:
+        turns["plain"] = plain_stepper(make(), size)
+        flops["plain"] = count_flops(turns["plain"])
+    if compiled:
+        try:
+            turns["compiled"] = stepper(compile_nets(make()), size)
+        except RuntimeError as error:  # no compiler, or a network that torch cannot compile
+            note = str(error).splitlines()[0]
+    seconds = race(turns, size.rounds, size.steps)
+    torch.compiler.reset()  # the next objective's networks are to find its cache empty
+    return {"not_compiled": note} | rates(seconds, flops)
+
+
+def stepper(pair: Pair, size: Size) -> Callable[[], object]:
+    """A function that does the next training step at each call; the first three are done."""
+    f, objective = pair
+    config = TrainConfig(steps=1_000_000, batch=size.batch, lr=1e-3)
+    return _warm(partial(next, train(f, objective, ring(), config)))
+
+
+def plain_stepper(pair: Pair, size: Size) -> Callable[[], object]:
+    """The same for the plain loop, with the networks of a CD pair."""
+    f, objective = pair
+    assert isinstance(objective, CD) and isinstance(objective.grid, torch.Tensor)
+    nets = f.net, objective.teacher.net  # type: ignore[attr-defined]
+    return _warm(
+        partial(next, plain_cd(*nets, ring(), batch=size.batch, lr=1e-3, points=len(objective.grid)))
+    )
+
+
+def compile_nets(pair: Pair) -> Pair:
+    """The same pair; its networks, that of the teacher included, will be compiled when they are called."""
+    for model in (pair[0], getattr(pair[1], "teacher", None)):
+        if model is not None:
+            model.net.compile()
+    return pair
+
+
+def matmul(size: Size) -> Callable[[], object]:
+    """The yardstick: products (batch, width) by (width, width) in float32, as in a hidden layer."""
+    a, b = torch.randn(size.batch, size.width), torch.randn(size.width, size.width)
+
+    def products() -> None:
+        for _ in range(MATMULS):
+            a @ b
+
+    return _warm(products)
+
+
+def count_flops(step: Callable[[], object]) -> int:
+    """Operations in the matrix products of one call, backward pass included; two a multiplication and addition."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops()
+
+
+def race(turns: dict[str, Callable[[], object]], rounds: int, calls: int = 1) -> dict[str, list[float]]:
+    """Seconds a call of each function, one number a round; in every round each has its turn of some calls."""
+    seconds: dict[str, list[float]] = {name: [] for name in turns}
     for _ in range(rounds):
-        for name, call in variants.items():
-            start = time.perf_counter()
+        for name, call in turns.items():
+            started = time.perf_counter()
             for _ in range(calls):
                 call()
-            seconds[name].append((time.perf_counter() - start) / calls)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+            seconds[name].append((time.perf_counter() - started) / calls)
+    return seconds
 
 
-def model(
-    schedule: Schedule = EDM(), t_min: float = 0.0, compiled: bool = False, **options: bool | int
-) -> Denoiser:
-    """A denoiser with the network of the bench."""
-    net = MLP(2, WIDTH, DEPTH, features=FEATURES, **options)
-    if compiled:
-        net.compile()
-    return Denoiser(net, schedule, t_min=t_min)
+def rates(seconds: dict[str, list[float]], flops: dict[str, int]) -> Report:
+    """Steps a second, and GFLOP/s as they are, over the matmul's, and steps over the plain loop's, round by round."""
+    matmul = [flops["matmul"] / t for t in seconds["matmul"]]
+    report: Report = {"gflop": flops["eager"] / 1e9, "matmul_gflops": spread([rate / 1e9 for rate in matmul])}
+    for name in seconds.keys() - {"matmul"}:
+        times = seconds[name]
+        report[name] = {
+            "steps_per_second": spread([1 / t for t in times]),
+            "gflops": spread([flops[name] / t / 1e9 for t in times]),
+            "share_of_matmul": spread([flops[name] / t / rate for t, rate in zip(times, matmul)]),
+        }
+        if "plain" in seconds and name != "plain":
+            report[name]["over_plain"] = spread([p / t for p, t in zip(seconds["plain"], times)])
+    return report
 
 
-def objectives(compiled: bool) -> dict[str, tuple[Denoiser, Objective]]:
-    """Every objective with a model for it; teachers are networks of the same size."""
-    vp, guided = VP.scaled_linear(), {"classes": 4, "guidance": True}
-    teacher, vp_teacher = model(compiled=compiled), model(vp, compiled=compiled, classes=4)
-    pairs: dict[str, tuple[Denoiser, Objective]] = {
-        "DSM": (model(compiled=compiled), DSM()),
-        "CD": (model(t_min=0.002, compiled=compiled), CD(teacher, grid=karras_grid(18))),
-        "CT": (model(t_min=0.002, compiled=compiled), CT()),
-        "iCT": (model(t_min=0.002, compiled=compiled), ICT(distance=pseudo_huber(0.03))),
-        "ECT": (model(t_min=0.002, compiled=compiled), ECT()),
-        "LCD": (model(vp, compiled=compiled, **guided), LCD(vp_teacher, k=20, w_range=(0.0, 3.0))),
-        "TCD": (
-            model(vp, compiled=compiled, second_time=True, **guided),
-            TCD(vp_teacher, k=20, w_range=(0.0, 3.0)),
-        ),
-        "sCT": (model(TrigFlow()), SCM()),  # torch.func.jvp goes through the network as it is written
-    }
-    return pairs
+def spread(values: list[float]) -> dict[str, float]:
+    """Median and quartiles of at least two numbers."""
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    return {"median": median, "low": low, "high": high}
 
 
-def stepper(f: Denoiser, objective: Objective) -> Callable[[], object]:
-    """One training step a call, on the ring with four classes."""
-    ring = GaussianMixture.ring(classes=4)
-    steps: Iterator = train(f, objective, ring, TrainConfig(steps=10**9, batch=BATCH, lr=1e-3))
-    return lambda: next(steps)
+def sampling(size: Size) -> Report:
+    """Seconds to draw points in 1, 2 and 4 steps of f, and by Heun's of a denoiser with the same network."""
+    net, generator = size.net(), torch.Generator().manual_seed(0)
+    f, denoise = Counted(Denoiser(net, t_min=T_MIN)), Counted(Denoiser(net))
+    x_T = EDM().prior((size.points, 2), generator)
+    turns: dict[str, Callable[[], object]] = {}
+    for n in (1, 2, 4):
+        turns[f"{n} step{'s' * (n > 1)}"] = partial(
+            sample, f, x_T, sampling_times(EDM(), n), generator=generator
+        )
+    for n in (18, 40):  # EDM's times: the Karras grid and a last step to 0
+        turns[f"Heun {n}"] = partial(edm_sample, denoise, x_T, [*karras_grid(n).flip(0).tolist(), 0.0])
+    evaluations = {}
+    for name, draw in turns.items():  # which warms them up, too
+        before = f.evaluations + denoise.evaluations
+        draw()
+        evaluations[name] = f.evaluations + denoise.evaluations - before
+    seconds = race(turns, size.draws)
+    return {name: {"evaluations": evaluations[name], "seconds": spread(seconds[name])} for name in turns}
 
 
-def training(compiled: bool, rounds: int, calls: int) -> list[dict[str, Any]]:
-    """Steps per second of each objective, and what share of a matrix product's rate CD's step reaches."""
-    rows = []
-    for name, (f, objective) in objectives(False).items():
-        variants = {"eager": stepper(f, objective)}
-        if compiled and name != "sCT":
-            variants["compiled"] = stepper(*objectives(True)[name])
-        rates: list[float] = []
-        variants["matmul"] = lambda rates=rates: rates.append(matmul_rate(0.02))
-        seconds = take_turns(variants, rounds, calls)
-        row = {"objective": name, "matmul_gflops": statistics.median(rates)}
-        for variant in ("eager", "compiled"):
-            if variant in seconds:
-                row[f"{variant}_steps_per_s"] = 1 / seconds[variant]
-                if name == "CD":
-                    row[f"{variant}_gflops"] = CD_PASSES * flops(f.net) / seconds[variant] / 1e9
-        rows.append(row)
-    return rows
+def exact_flow(size: Size) -> Report:
+    """Seconds to carry points along the ring's exact flow from t = 80 to t_min, to 1e-8."""
+    x_T = EDM().prior((size.points, 2), torch.Generator().manual_seed(0))
+    flow = partial(ring().consistency, x_T, 80.0, T_MIN)
+    return {"seconds": spread(race({"flow": flow}, size.draws)["flow"])}
 
 
-def flops(net: nn.Module) -> float:
-    """Of one forward pass: two for each weight of a matrix and sample."""
-    return 2.0 * BATCH * sum(p.numel() for p in net.parameters() if p.ndim == 2)
-
-
-def against_plain_loop(compiled: bool, rounds: int, calls: int) -> dict[str, float]:
-    """Milliseconds of CD's step here, and of the same step as one would first write it, same network and batch."""
-    f, objective = objectives(False)["CD"]
-    assert isinstance(objective, CD)
-    variants = {"minicm": stepper(f, objective), "plain": plain_loop(objective.teacher.net)}  # type: ignore[attr-defined]
-    if compiled:
-        variants["minicm, compiled"] = stepper(*objectives(True)["CD"])
-    return {name: 1e3 * seconds for name, seconds in take_turns(variants, rounds, calls).items()}
-
-
-def plain_loop(teacher: nn.Module) -> Callable[[], object]:
-    """Consistency distillation in plain PyTorch: same network, data, grid and batch; no care for speed."""
-    net, target = MLP(2, WIDTH, DEPTH, features=FEATURES), MLP(2, WIDTH, DEPTH, features=FEATURES)
-    target.load_state_dict(net.state_dict())
-    average = {name: value.clone() for name, value in net.state_dict().items()}
-    optimiser, grid = torch.optim.Adam(net.parameters(), lr=1e-3), karras_grid(18).float()
-    angle = 2 * math.pi * torch.arange(8) / 8
-    centres = 0.7045 * torch.stack([angle.cos(), angle.sin()], 1)
-
-    def predict(network: nn.Module, x: Tensor, t: Tensor, t_min: float) -> Tensor:
-        c_skip = 0.25 / ((t - t_min) ** 2 + 0.25)
-        c_out = 0.5 * (t - t_min) / (t**2 + 0.25).sqrt()
-        return c_skip * x + c_out * network(x / (t**2 + 0.25).sqrt(), t[:, 0].log() / 4)
-
-    def step() -> None:
-        x0 = centres[torch.randint(8, (BATCH,))] + 0.042 * torch.randn(BATCH, 2)
-        n = torch.randint(17, (BATCH,))
-        s, t = grid[n][:, None], grid[n + 1][:, None]
-        x_t = x0 + t * torch.randn_like(x0)
-        with torch.no_grad():
-            slope = (x_t - predict(teacher, x_t, t, 0.0)) / t
-            x_s = x_t + (s - t) * slope
-            x_s = x_t + (s - t) * (slope + (x_s - predict(teacher, x_s, s, 0.0)) / s) / 2
-            aim = predict(target, x_s, s, 0.002)
-        loss = F.mse_loss(predict(net, x_t, t, 0.002), aim, reduction="sum") / BATCH
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(net.parameters(), math.inf)
-        optimiser.step()
-        with torch.no_grad():
-            for ours, theirs in zip(target.parameters(), net.parameters()):
-                ours.copy_(theirs)
-            for name, value in net.state_dict().items():
-                average[name].mul_(0.999).add_(value, alpha=0.001)
-
-    return step
-
-
-def sampling(rounds: int, n: int) -> dict[str, float]:
-    """Seconds for n samples: 1, 2, 4 steps of a consistency function, Heun's 18 and 40, and the exact flow."""
-    f, ring = model(t_min=0.002).eval(), GaussianMixture.ring()
-    x_T = EDM().prior((n, 2), torch.Generator().manual_seed(0))
-    generator = torch.Generator().manual_seed(1)
-    variants: dict[str, Callable[[], object]] = {
-        f"{steps} step{'s' * (steps > 1)}": lambda times=times: sample(f, x_T, times, generator=generator)
-        for steps, times in ((1, [80.0]), (2, [80.0, 0.8]), (4, [80.0, 8.0, 0.8, 0.2]))
-    }
-    for points in (18, 40):
-        grid = karras_grid(points).flip(0)
-        variants[f"Heun, {points} times"] = lambda grid=grid: solve(f, EDM(), x_T, grid)
-    variants["exact flow to 1e-8"] = lambda: ring.consistency(x_T, 80.0)
-    return {"points": n, **take_turns(variants, rounds, 1)}
+def ring() -> GaussianMixture:
+    """The data of all measurements."""
+    return GaussianMixture.ring(classes=CLASSES)
 
 
 def peak_memory() -> float | None:
-    """The largest memory this process has held, in MiB; None on Windows, which has no such count."""
-    if sys.platform == "win32":
+    """The most memory that this process has held so far, in MB; None where the system does not tell (Windows)."""
+    try:
+        import resource
+    except ImportError:
         return None
-    import resource
-
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def report(numbers: dict[str, Any]) -> str:
-    """The numbers as Markdown."""
-    lines = [", ".join(f"{key} {value}" for key, value in numbers["machine"].items()), ""]
-    lines += [
-        f"| step at batch {BATCH}, width {WIDTH} | eager steps/s | compiled steps/s | share of matmul |"
+def machine() -> Report:
+    """What the numbers were measured on, and with what."""
+    return {
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "commit": commit(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def processor() -> str:
+    """The processor's name, as well as the system tells it."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def commit() -> str | None:
+    """The commit of minicm's own checkout, with -dirty where files were changed; None for an installed package."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    with suppress(OSError, subprocess.CalledProcessError):
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return None
+
+
+def render(report: Report) -> str:
+    """The report as Markdown tables; a number stands before its quartiles."""
+    size, about = report["size"], report["machine"]
+    lines = [
+        f"{about['processor']}, {about['threads']} of {about['cores']} threads, torch {about['torch']}, "
+        f"Python {about['python']}, commit {about['commit'] or 'unknown'}",
+        f"Batch {size['batch']}, width {size['width']}, {size['depth']} hidden layers; "
+        f"median (quartiles) of {size['rounds']} rounds",
+        "",
+        "| objective | GFLOP a step | | steps a second | GFLOP/s | share of matmul | over plain loop |",
+        "|---|---:|---|---:|---:|---:|---:|",
     ]
-    lines += ["|---|---:|---:|---:|"]
-    for row in numbers["training"]:
-        rates = [row.get(f"{variant}_steps_per_s") for variant in ("eager", "compiled")]
-        shares = [row.get(f"{variant}_gflops", 0) / row["matmul_gflops"] for variant in ("eager", "compiled")]
-        cells = ["" if rate is None else f"{rate:.1f}" for rate in rates]
-        share = " / ".join(f"{share:.2f}" for share in shares if share)
-        lines.append(f"| {row['objective']} | {cells[0]} | {cells[1]} | {share} |")
-    loop, times = numbers["cd_against_plain_loop"], dict(numbers["sampling"])
-    lines += ["", "| CD step | ms | plain loop / it |", "|---|---:|---:|"]
-    lines += [f"| {name} | {ms:.2f} | {loop['plain'] / ms:.2f} |" for name, ms in loop.items()]
-    lines += ["", f"| {times.pop('points')} samples | seconds |", "|---|---:|"]
-    lines += [f"| {name} | {seconds:.3f} |" for name, seconds in times.items()]
-    return "\n".join([*lines, "", f"peak memory {numbers['peak_memory_MiB'] or math.nan:.0f} MiB"])
+    for name, row in report["training"].items():
+        lines += [_line(name, row, variant) for variant in ("eager", "compiled", "plain") if variant in row]
+        if row["not_compiled"]:
+            lines.append(f"| {name} | | not compiled: {row['not_compiled']} | | | | |")
+    lines += ["", "| points | evaluations | seconds |", "|---|---:|---:|"]
+    for name, row in report["sampling"].items():
+        lines.append(f"| {size['points']} in {name} | {row['evaluations']} | {_cell(row['seconds'])} |")
+    lines.append(f"| {size['points']} by the exact flow | | {_cell(report['exact_flow']['seconds'])} |")
+    memory = ", ".join(f"{name} {mb or float('nan'):.0f}" for name, mb in report["peak_memory_mb"].items())
+    return "\n".join([*lines, "", f"Most memory held up to the end of each part, MB: {memory}"])
+
+
+def _line(name: str, row: Report, variant: str) -> str:
+    parts = ("steps_per_second", "gflops", "share_of_matmul", "over_plain")
+    cells = " | ".join(_cell(row[variant].get(part)) for part in parts)
+    return f"| {name} | {row['gflop']:.3g} | {variant} | {cells} |"
+
+
+def _cell(number: dict[str, float] | None) -> str:
+    return "" if number is None else "{median:.3g} ({low:.3g} .. {high:.3g})".format(**number)
+
+
+def _warm(call: Callable[[], object]) -> Callable[[], object]:
+    for _ in range(3):
+        call()
+    return call
+
+
+def _say(what: str) -> None:
+    print(f"bench: {what}", file=sys.stderr)
