@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from minicm.denoiser import Denoiser
 from minicm.objectives.base import Draw
 from minicm.objectives.cd import CD
 from minicm.objectives.ct import CT
+from minicm.objectives.lcd import LCD
+from minicm.objectives.tcd import TCD
 from minicm.schedules import TrigFlow
 from minicm.times import karras_grid
 
@@ -205,11 +208,12 @@ def test_bad_options_are_refused_in_one_line(make, words):
     assert "\n" not in str(error.value)
 
 
-def test_a_teacher_of_another_clock_is_refused():
-    objective, x0 = CD(TEACHER, grid=karras_grid(18, t_max=1.5)), torch.zeros(4, 2)
+@pytest.mark.parametrize("make", [CD, partial(LCD, k=1, w_range=(0.0, 0.0)), partial(TCD, k=1, w_range=None)])
+def test_a_teacher_of_another_clock_is_refused(make):
+    objective, x0 = make(TEACHER, grid=karras_grid(18, t_max=1.5)), torch.zeros(4, 2)
     f = Denoiser(NETS[0].make(False, False), TrigFlow())
     with pytest.raises(ValueError, match=r"in_clock\(teacher, f.schedule\)"):
-        objective(f, f, x0)
+        objective(f, f, x0, torch.zeros(4).long())
 
 
 def test_ct_takes_no_teacher():

@@ -107,6 +107,12 @@ def whole_times(teacher: Callable | None) -> Tensor:
     return torch.arange(len(schedule.alpha_bar), dtype=torch.float64)
 
 
+def check_clock(f: Callable, teacher: Callable | None) -> None:
+    """Raises ValueError where f and the teacher count time differently: the solver's point would not be f's."""
+    if teacher is not None and getattr(f, "schedule", teacher.schedule) != teacher.schedule:
+        raise ValueError("f and the teacher have different clocks: use in_clock(teacher, f.schedule)")
+
+
 def check_guidance(teacher: Callable | None, w_range: tuple[float, float]) -> None:
     """Raises ValueError for a range that is not 0 <= low <= high and for a teacher without classes."""
     low, high = w_range

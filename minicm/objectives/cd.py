@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from minicm.distances import Distance, l2
-from minicm.objectives.base import Draw, Objective, constant, interval_draw, predict_pair
+from minicm.objectives.base import Draw, Objective, check_clock, constant, interval_draw, predict_pair
 from minicm.solvers import Step, heun_step
 from minicm.times import IndexLaw, UniformIndex
 
@@ -69,9 +69,8 @@ class CD(Objective):
     def loss(
         self, f: Callable, f_target: Callable, x0: Tensor, label: Tensor | None, draw: Draw, k: int, K: int
     ) -> Tensor:
+        check_clock(f, self.teacher)
         t, s, schedule = draw.t, draw.s, self.teacher.schedule
-        if getattr(f, "schedule", schedule) != schedule:
-            raise ValueError("f and the teacher have different clocks: use in_clock(teacher, f.schedule)")
         x_t = schedule.add_noise(x0, draw.eps, t)
         with torch.no_grad():
             x_s = self.step(partial(self.teacher, label=label), schedule, x_t, t, s)

@@ -32,6 +32,7 @@ from minicm.distances import Distance, pseudo_huber
 from minicm.objectives.base import (
     Draw,
     Objective,
+    check_clock,
     check_guidance,
     constant,
     interval_draw,
@@ -50,7 +51,8 @@ class LCD(Objective):
     LCM, arXiv:2310.04378, Algorithms 1 and 2. teacher: a diffusion model called (x, t, label) with a `schedule`,
     trained with its label dropped now and then (`data.labels.LabelDropout`). x0 (B, *D), label (B,) -> losses (B,).
     Raises ValueError for a skip k that does not fit the grid, a w_range that is not 0 <= low <= high, mu outside
-    [0, 1), a teacher without classes, a clock without a grid, and in `draw` where there is a teacher and no label.
+    [0, 1), a teacher without classes, a clock without a grid, an f in
+    another clock than the teacher's, and in `draw` where there is a teacher and no label.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class LCD(Objective):
     def loss(
         self, f: Callable, f_target: Callable, x0: Tensor, label: Tensor | None, draw: Draw, k: int, K: int
     ) -> Tensor:
+        check_clock(f, self.teacher)
         t, w = draw.t, draw.w
         s = draw.s.clamp(min=f.t_min)  # LCM's own boundary is at t = 1, not at 0
         x_t = f.schedule.add_noise(x0, draw.eps, t)

@@ -31,6 +31,7 @@ from minicm.distances import Distance, pseudo_huber
 from minicm.objectives.base import (
     Draw,
     Objective,
+    check_clock,
     check_guidance,
     constant,
     interval_draw,
@@ -151,6 +152,7 @@ class TCD(Objective):
     def loss(
         self, f: Callable, f_target: Callable, x0: Tensor, label: Tensor | None, draw: Draw, k: int, K: int
     ) -> Tensor:
+        check_clock(f, self.teacher)
         t, w, schedule = draw.t, draw.w, f.schedule
         s, u = draw.s.clamp(min=f.t_min), draw.u.clamp(min=f.t_min)  # a grid may begin below f's boundary
         guide = w is not None and label is not None  # no label is all null: nothing to guide
