@@ -188,6 +188,7 @@ class VP(Schedule):
 
     @property
     def t_max(self) -> float:  # type: ignore[override]
+        """T, the number of steps."""
         return float(len(self.alpha_bar) - 1)
 
     @property
@@ -248,6 +249,7 @@ class TrigFlow(Schedule):
 
     @property
     def t_max(self) -> float:  # type: ignore[override]
+        """The last angle, that of sigma_max."""
         return math.atan(self.sigma_max / self.sigma_data)
 
     @property

@@ -18,7 +18,9 @@ from minicm.objectives.base import Objective
 class Data(Protocol):
     """Anything that draws (x0, label) on its generator's device."""
 
-    def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]: ...
+    def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """n samples x0 (n, *D) and their labels (n,), or None where there are none."""
+        ...
 
 
 @dataclass(frozen=True)

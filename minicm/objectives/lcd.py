@@ -80,6 +80,7 @@ class LCD(Objective):
 
     @property
     def teacher(self) -> Callable | None:
+        """The frozen diffusion model; None where the data take its place."""
         return self.frozen[0]
 
     def draw(self, x0: Tensor, label: Tensor | None, k: int, K: int, generator: torch.Generator) -> Draw:

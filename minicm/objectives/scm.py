@@ -81,6 +81,7 @@ class SCM(Objective):
 
     @property
     def teacher(self) -> Callable | None:
+        """The frozen diffusion model; None in sCT."""
         return self.frozen[0]
 
     def draw(self, x0: Tensor, label: Tensor | None, k: int, K: int, generator: torch.Generator) -> Draw:

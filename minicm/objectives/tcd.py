@@ -138,6 +138,7 @@ class TCD(Objective):
 
     @property
     def teacher(self) -> Callable:
+        """The frozen diffusion model."""
         return self.frozen[0]
 
     def draw(self, x0: Tensor, label: Tensor | None, k: int, K: int, generator: torch.Generator) -> Draw:

@@ -1,0 +1,53 @@
+"""How the documentation is built: `make docs`, or `python -m sphinx -W -n docs docs/_build/html`.
+
+Nothing is fetched, neither while building nor while reading: mathematics is set by KaTeX from `_static/katex`, notebooks
+are shown with the outputs that are committed and never run. Pages that follow from other files (`reference/`,
+`notebooks/`) are written by `_ext/generated.py` when a build begins; they are not committed.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent)]
+
+project = "minicm"
+author = "The minicm authors"
+copyright = "the minicm authors, MIT licence"
+
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinxcontrib.katex", "plain_docstrings", "generated"]
+exclude_patterns = ["_build", "_ext", "_static", "**.ipynb_checkpoints"]
+
+myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
+myst_heading_anchors = 3
+nb_execution_mode = "off"
+nb_ipywidgets_js = {}  # the default fetches widgets from outside
+nb_merge_streams = True
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+autodoc_inherit_docstrings = False  # a method that only fills in its base's is described there
+maximum_signature_line_length = 88
+toc_object_entries_show_parents = "hide"
+
+nitpicky = True
+nitpick_ignore_regex = [
+    (r"py:.*", r"(?!minicm\.).*"),  # types of other packages, whose pages would be outside
+    (r"py:class", r"minicm\.recipes\.fit\.Net"),  # a type variable
+]
+suppress_warnings = ["toc.empty_glob"]  # a page named by a pattern may be missing
+
+html_theme = "furo"
+html_title = "minicm"
+html_static_path = ["_static"]
+html_css_files = ["minicm.css"]
+html_show_sphinx = False
+html_copy_source = False
+katex_css_path = "katex/katex.min.css"  # of the version that sphinxcontrib-katex bundles: 0.16.22
+katex_prerender = False
+pygments_style = "default"
+pygments_dark_style = "github-dark"
