@@ -47,7 +47,7 @@ $(VENV)/.made:
 
 # Resolves the pins anew; needs uv. torch's own pins choose the CUDA packages of its build, so those stay out.
 TORCH  := 2.13.0
-EXTRAS := test notebooks docs interop lora export course dev
+EXTRAS := test notebooks docs browser interop lora export course dev
 constraints:
 	@{ echo '# The versions that are tested together, for every Python and extra; made by `make constraints`.' \
 	&& echo torch==$(TORCH) | env -u UV_FIND_LINKS uv pip compile pyproject.toml - $(EXTRAS:%=--extra %) \
