@@ -15,11 +15,19 @@ import torch
 import tyro
 
 from minicm.checkpoint import CheckpointError, load_checkpoint, load_model
-from minicm.recipes import family, mixtures
+from minicm.recipes import family, guided, lora, mixtures, trajectory
 from minicm.recipes.bench import bench
 from minicm.recipes.compare import compare
 from minicm.recipes.demo import demo
-from minicm.recipes.evaluate import LEVELS, evaluate, evaluate_teacher, sampling_times, table, with_bands
+from minicm.recipes.evaluate import (
+    LEVELS,
+    Row,
+    evaluate,
+    evaluate_teacher,
+    sampling_times,
+    table,
+    with_bands,
+)
 from minicm.recipes.run import Recipe, RunOptions, is_teacher, run
 from minicm.sampling import Counted, sample
 from minicm.train import Diverged
@@ -34,6 +42,23 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
     "mixture-ect": family.mixture_ect,
     "mixture-sct": family.mixture_sct,
     "mixture-scd": family.mixture_scd,
+    "mixture-tcd": trajectory.mixture_tcd,
+    "mixture-guided-teacher": guided.mixture_guided_teacher,
+    "mixture-lcd": guided.mixture_lcd,
+    "mixture-lcd-published": guided.mixture_lcd_published,
+    "mixture-lcf": guided.mixture_lcf,
+    "mixture-lcm-lora": lora.mixture_lcm_lora,
+    "mixture-style-lora": lora.mixture_style_lora,
+}
+# what `evaluate` reports of a recipe's run; of those that are not here, errors of unconditional samples
+REPORTS: dict[str, Callable[..., list[Row]]] = {
+    "mixture-tcd": trajectory.evaluate_run,
+    "mixture-guided-teacher": guided.evaluate_run,
+    "mixture-lcd": guided.evaluate_run,
+    "mixture-lcd-published": guided.evaluate_run,
+    "mixture-lcf": guided.evaluate_run,
+    "mixture-lcm-lora": lora.evaluate_run,
+    "mixture-style-lora": lora.evaluate_run,
 }
 
 
@@ -125,6 +150,8 @@ def sample_command(
     times: Annotated[tuple[float, ...], tyro.conf.arg(help_behavior_hint="(default: those of --steps)")] = (),
     steps: int = 1,
     gamma: float = 1.0,
+    label: int | None = None,
+    w: float | None = None,
     seed: int = 0,
     out: Path | None = None,
 ) -> int:
@@ -136,14 +163,20 @@ def sample_command(
         times: decreasing sampling times in the model's clock, such as 80 0.8
         steps: 1, 2 or 4, where no times are given
         gamma: from 1, fresh noise at every time (CM), to 0, deterministic
+        label: class of the samples, for a model that knows classes; one at random for each sample if not given
+        w: guidance scale, for a model that takes one; 0 if not given, one less than Imagen's
         seed: of the noise
         out: where to; samples-NNN.npy beside the checkpoint if not given, never over an existing file
     """
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
     if is_teacher(load_checkpoint(checkpoint)):
         raise ValueError(
             f"{checkpoint} holds a diffusion model, which one step cannot sample: distil it first"
         )
-    return save_samples(load_model(checkpoint), checkpoint, n, times, steps, gamma, seed, out)
+    model = load_model(checkpoint)
+    given = conditioning(model, n, label, w, seed)
+    return save_samples(model, checkpoint, n, times, steps, gamma, given, seed, out)
 
 
 def evaluate_command(checkpoint: tyro.conf.Positional[Path], *, n: int = 4000, seed: int = 0) -> int:
@@ -157,12 +190,15 @@ def evaluate_command(checkpoint: tyro.conf.Positional[Path], *, n: int = 4000, s
     if n < 2:
         raise ValueError(f"n must be at least 2, got {n}")
     state, model = load_checkpoint(checkpoint), load_model(checkpoint)
-    name = state.get("options", {}).get("data")
+    name, recipe = state.get("options", {}).get("data"), state.get("recipe")
     if name is None:
         raise CheckpointError(f"{checkpoint} does not say what data it was trained on")
-    measure = evaluate_teacher if is_teacher(state) else evaluate
-    rows = measure(model, mixtures.points_named(name), n=n, seed=seed)
-    print(table(with_bands(f"{state.get('recipe')} {name}", rows)))
+    if recipe in REPORTS:
+        rows = REPORTS[recipe](checkpoint, n=n, seed=seed)
+    else:
+        measure = evaluate_teacher if is_teacher(state) else evaluate
+        rows = measure(model, mixtures.points_named(name), n=n, seed=seed)
+    print(table(with_bands(f"{recipe} {name}", rows)))
     return 0
 
 
@@ -175,6 +211,29 @@ def recipes_command() -> int:
     return 0
 
 
+def conditioning(
+    model: Any, n: int, label: int | None, w: float | None, seed: int
+) -> dict[str, torch.Tensor]:
+    """What a model is told beside x and t: label (n,), w (n,), as far as it knows them.
+
+    Raises ValueError for a label or a scale that it has no input for, or that is out of range.
+    """
+    classes, guidance = model.net.classes, model.net.options["guidance"]
+    if label is not None and not classes:
+        raise ValueError(f"label = {label}: this model knows no classes, leave --label out")
+    if label is not None and not 0 <= label < classes:
+        raise ValueError(f"label must be one of the classes 0..{classes - 1}, got {label}")
+    if w is not None and not guidance:
+        raise ValueError(f"w = {w:g}: this model takes no guidance scale, leave --w out")
+    if w is not None and not 0 <= w < float("inf"):
+        raise ValueError(f"w must be 0 (no guidance) or more, got {w:g}")
+    given = {} if w is None else {"w": torch.full((n,), w, dtype=torch.float64)}
+    if classes:
+        drawn = torch.randint(classes, (n,), generator=torch.Generator().manual_seed(seed))
+        given["label"] = drawn if label is None else torch.full_like(drawn, label)
+    return given
+
+
 def save_samples(
     model: Any,
     checkpoint: Path,
@@ -182,12 +241,11 @@ def save_samples(
     times: tuple[float, ...],
     steps: int,
     gamma: float,
+    given: dict[str, torch.Tensor],
     seed: int,
     out: Path | None,
 ) -> int:
     """Sample a model, save the points and say how often the network was evaluated."""
-    if n < 1:
-        raise ValueError(f"n must be at least 1, got {n}")
     if not times and steps not in LEVELS:
         raise ValueError(f"steps must be one of {', '.join(map(str, LEVELS))}, got {steps}: or give --times")
     chosen = list(times) or sampling_times(model.schedule, steps).tolist()
@@ -196,7 +254,8 @@ def save_samples(
         raise FileExistsError(f"{out} exists: choose another --out")
     generator = torch.Generator().manual_seed(seed)
     f = Counted(model)
-    x = sample(f, model.schedule.prior((n, model.net.dim), generator), chosen, gamma, generator=generator)
+    x_T = model.schedule.prior((n, model.net.dim), generator)
+    x = sample(f, x_T, chosen, gamma, generator=generator, **given)
     with open(out, "xb") as file:  # x: not even a file that came in between is written over
         numpy.save(file, x.numpy(), allow_pickle=False)
     print(f"{out}: {n} samples, {f.evaluations} evaluations of the network each")

@@ -15,6 +15,7 @@ from safetensors.torch import save
 from torch import nn
 
 from minicm.denoiser import Denoiser
+from minicm.nets.lora import add_lora
 from minicm.nets.mlp import MLP
 from minicm.nets.unet import UNet
 from minicm.schedules import EDM, VP, TrigFlow
@@ -106,7 +107,7 @@ def build(blueprint: dict[str, Any]) -> Denoiser:
 
 
 def load_model(path: str | Path, weights: str = "ema") -> Denoiser:
-    """The model of a checkpoint, ready to sample.
+    """The model of a checkpoint, ready to sample; adapters that it was trained with are apart, as `add_lora` left them.
 
     weights: "ema" for the evaluation average, "f" for the trained weights, "f_target" for the target's.
     Raises CheckpointError.
@@ -116,8 +117,11 @@ def load_model(path: str | Path, weights: str = "ema") -> Denoiser:
         raise CheckpointError(f"{path} holds no model description")
     model = build(state["model"])
     prefix = f"{weights}/"
+    kept = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    if ranks := {len(v) for k, v in kept.items() if k.endswith(".weight.0.A")}:
+        add_lora(model.net, min(ranks))
     try:
-        model.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        model.load_state_dict(kept)
     except RuntimeError:
         raise CheckpointError(
             f"{path} has no weights {weights!r} that fit the model that it describes"

@@ -90,8 +90,8 @@ def run(name: str, recipe: Recipe, options: dict[str, Any], where: RunOptions = 
 
 
 def is_teacher(state: dict[str, Any]) -> bool:
-    """Whether a checkpoint's state is that of a diffusion model: its recipe is one of those named ...teacher."""
-    return str(state.get("recipe", "")).endswith("teacher")
+    """Whether a checkpoint's state is that of a diffusion model: its recipe is named ...teacher or ...style-lora."""
+    return str(state.get("recipe", "")).endswith(("teacher", "style-lora"))
 
 
 def new_folder(runs: Path, name: str) -> Path:
