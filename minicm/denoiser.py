@@ -9,6 +9,7 @@ numerator (CM, appendix C), and nowhere else: that alone makes f(x, t_min) = x.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +24,11 @@ class Denoiser(nn.Module):
     x (B, *D), t (B,), label, w, u (B,) or None -> (B, *D) in x's dtype. A diffusion teacher has t_min = 0; a
     consistency function in EDM has t_min = 0.002, in VP and TrigFlow 0, where the unshifted formula is exact.
     With u (the network's second time; t_min if not given) the trajectory's point is schedule.step(x, x0_hat, t, u).
+    Set `autocast = torch.bfloat16` to compute the network's products so; all around it keeps its precision.
     Raises ValueError for t of the wrong shape or outside [t_min, t_max], and for t_min > 0 where alpha(t_min) is not 1.
     """
+
+    autocast: torch.dtype | None = None  # of the matrix products inside the network; None: as its weights are
 
     def __init__(
         self, net: nn.Module, schedule: Schedule = EDM(), sigma_data: float = 0.5, t_min: float = 0.0
@@ -69,7 +73,9 @@ class Denoiser(nn.Module):
         if u is None and self.second_time:
             u = torch.full_like(t, self.t_min)  # the end of the trajectory
         second = None if u is None else self.schedule.c_noise(u)
-        return self.net(expand(self.c_in(t), x) * x, self.schedule.c_noise(t), label=label, w=w, u=second)
+        x_in, c_noise = expand(self.c_in(t), x) * x, self.schedule.c_noise(t)
+        with nullcontext() if self.autocast is None else torch.autocast(x.device.type, self.autocast):
+            return self.net(x_in, c_noise, label=label, w=w, u=second)
 
     def forward(
         self,

@@ -11,8 +11,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from minicm.denoiser import Denoiser
 from minicm.ema import ema_update, frozen_copy
 from minicm.objectives.base import Objective
+from minicm.parallel import from_first, share, sum_gradients, world
+from minicm.resume import restore, state_of
 
 
 class Data(Protocol):
@@ -39,9 +42,13 @@ class TrainConfig:
     radam: bool = False  # the consistency papers' RAdam in place of Adam
     seed: int = 0  # of data and draws
     device: str = "cpu"  # "cuda" for a GPU
+    accumulate: int = 1  # parts in which a batch is computed, one after the other, to save memory
+    bf16: bool = False  # bfloat16 products inside the networks; weights, averages and all around stay float32
+    compile: bool = False  # torch.compile the networks: a minute or two at the start, then faster steps
+    channels_last: bool = False  # keep convolutions' weights in the order that tensor cores like
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("batch", 1), ("warmup", 0)):
+        for name, least in (("steps", 1), ("batch", 1), ("warmup", 0), ("accumulate", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         for name in ("lr", "clip"):
@@ -51,6 +58,11 @@ class TrainConfig:
         for name in ("final_lr", "beta1", "beta2", "ema"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        if self.batch < self.accumulate * world():
+            raise ValueError(
+                f"a batch of {self.batch} has no {self.accumulate * world()} parts: "
+                f"raise batch or lower accumulate (now {self.accumulate}, in {world()} processes)"
+            )
 
     def lr_at(self, k: int) -> float:
         """The learning rate of update k (0-based): linear warm-up times a half cosine down to final_lr."""
@@ -81,18 +93,33 @@ def train(
     """Train f and yield a Step after each update.
 
     CM, arXiv:2303.01469, Algorithms 2 and 3. resume: the `state()` of a run of the same model, objective and
-    config; the resumed run gives bit for bit the weights of one that never stopped.
+    config; the resumed run gives bit for bit the weights of one that never stopped. Where torchrun started several
+    processes, each computes its share of every batch; f moves to the config's device, a teacher along with it.
     Raises ValueError at once for a device that is not there or a state that does not fit, and at the step for empty
     data; Diverged where a loss is not finite.
     """
     device = _device(config.device)
     f, objective = f.to(device).train(), objective.to(device)
+    _prepare(f, objective, config, device)
+    from_first([f, objective])
     f_target, ema = frozen_copy(f).train(), frozen_copy(f).eval()
     models = {"f": f, "f_target": f_target, "ema": ema, "objective": objective}
     optimiser = _optimiser(f, objective, config)
     generator = torch.Generator(device).manual_seed(config.seed)
-    start = 0 if resume is None else _restore(resume, models, optimiser, generator, config)
+    start = 0 if resume is None else restore(resume, models, optimiser, generator, asdict(config))
     return _updates(models, optimiser, generator, data, config, start)
+
+
+def _prepare(f: nn.Module, objective: Objective, config: TrainConfig, device: torch.device) -> None:
+    """Bring the teacher to the device, and the networks of both into the precision and layout asked for."""
+    teacher = getattr(objective, "teacher", None)
+    models = [f, teacher.to(device)] if isinstance(teacher, nn.Module) else [f]
+    for denoiser in (m for model in models for m in model.modules() if isinstance(m, Denoiser)):
+        denoiser.autocast = torch.bfloat16 if config.bf16 else denoiser.autocast
+        if config.channels_last:
+            denoiser.net.to(memory_format=torch.channels_last)
+        if config.compile:
+            denoiser.net.compile()
 
 
 def _updates(
@@ -105,25 +132,32 @@ def _updates(
 ) -> Iterator[Step]:
     """The loop itself, from update `start` on."""
     f, f_target, ema, objective = models.values()
+    settings = asdict(config)
     for k in range(start, config.steps):
         x0, label = data.sample(config.batch, generator)
         if len(x0) == 0:
             raise ValueError(f"the data are empty: {config.batch} samples were asked for, none came")
-        loss = objective(f, f_target, x0, label, k, config.steps, generator).mean()
+        draw = objective.draw(x0, label, k, config.steps, generator)
+        optimiser.zero_grad()
+        loss = torch.zeros((), device=x0.device, dtype=x0.dtype)
+        for rows in share(len(x0), config.accumulate):  # all was drawn at once: the sum is the whole batch's
+            part = x0[rows], None if label is None else label[rows], draw[rows]
+            losses = objective.loss(f, f_target, *part, k, config.steps).sum() / len(x0)
+            losses.backward()
+            loss += losses.detach()
         _descend(loss, x0, optimiser, config, k)
         ema_update(f_target, f, objective.target_decay(k, config.steps))
         ema_update(ema, f, config.ema)
-        state = partial(_state, k + 1, models, optimiser, generator, config)
-        yield Step(k + 1, loss.detach(), f, f_target, ema, state)
+        state = partial(state_of, k + 1, models, optimiser, generator, settings)
+        yield Step(k + 1, loss, f, f_target, ema, state)
 
 
 def _descend(loss: Tensor, x0: Tensor, optimiser: torch.optim.Optimizer, config: TrainConfig, k: int) -> None:
-    optimiser.zero_grad()
-    loss.backward()
     group = optimiser.param_groups[0]
+    sum_gradients(loss, group["params"])
     norm = nn.utils.clip_grad_norm_(group["params"], math.inf if config.clip is None else config.clip)
     look = loss.device.type == "cpu" or (k + 1) % 100 == 0  # a look waits for the GPU
-    if look and not (loss.detach() + norm).isfinite():
+    if look and not (loss + norm).isfinite():
         cause = "the gradient" if loss.isfinite() else "the loss" if x0.isfinite().all() else "the data"
         raise Diverged(
             f"{cause} is not finite at step {k + 1} of {config.steps}: lower lr (now {config.lr:g}), clip, or check the data"
@@ -149,51 +183,3 @@ def _device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f'device "{name}" is not there ({str(error).splitlines()[0]}): use "cpu"') from None
     return device
-
-
-def _state(
-    k: int,
-    models: dict[str, nn.Module],
-    optimiser: torch.optim.Optimizer,
-    generator: torch.Generator,
-    config: TrainConfig,
-) -> dict[str, Any]:
-    """Everything a resumed run needs, flat: tensors, and plain values for the header."""
-    state: dict[str, Any] = {"k": k, "config": asdict(config), "generator": generator.get_state()}
-    for name, model in models.items():
-        state |= {f"{name}/{key}": value.detach().clone() for key, value in model.state_dict().items()}
-    for i, slots in optimiser.state_dict()["state"].items():
-        state |= {f"optimiser/{i}/{key}": value.detach().clone() for key, value in slots.items()}
-    return state
-
-
-def _restore(
-    state: dict[str, Any],
-    models: dict[str, nn.Module],
-    optimiser: torch.optim.Optimizer,
-    generator: torch.Generator,
-    config: TrainConfig,
-) -> int:
-    """Put a state back; returns the number of updates it has seen. Raises ValueError if it does not fit."""
-    now = asdict(config)
-    for name, then in state.get("config", {}).items():
-        if name != "device" and now.get(name) != then:
-            raise ValueError(
-                f"the checkpoint was trained with {name} = {then}, this run has {name} = {now.get(name)}"
-            )
-    try:
-        for name, model in models.items():
-            model.load_state_dict(_part(state, f"{name}/"))
-        packed, slots = optimiser.state_dict(), _part(state, "optimiser/")
-        for key, value in slots.items():
-            i, slot = key.split("/")
-            packed["state"].setdefault(int(i), {})[slot] = value.clone()  # the optimiser works in place
-        optimiser.load_state_dict(packed)
-        generator.set_state(state["generator"])
-        return int(state["k"])
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise ValueError(f"the checkpoint does not fit this model: {str(error).splitlines()[0]}") from None
-
-
-def _part(state: dict[str, Any], prefix: str) -> dict[str, Any]:
-    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}

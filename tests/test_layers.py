@@ -24,7 +24,7 @@ ROWS = (
     ("denoiser", "data.posterior", "data.exact_flow", "data.mixtures"),
     ("solvers", "sampling", "editing"),
     ("objectives",),
-    ("ema", "checkpoint", "train"),
+    ("ema", "checkpoint", "export", "parallel", "resume", "train"),
     ("data", "metrics", "plots"),
     ("",),
     ("recipes",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,12 @@ def guidance_embedding(w: Tensor, dim: int) -> Tensor:
     return torch.cat([phase.sin(), phase.cos()], dim=1)
 
 
+def without_autocast(device: torch.device) -> AbstractContextManager:
+    """Inside it, products are made in the precision of the weights, also under `torch.autocast`."""
+    lowered = device.type in ("cpu", "cuda") and torch.is_autocast_enabled(device.type)
+    return torch.autocast(device.type, enabled=False) if lowered else nullcontext()
+
+
 class Conditioning(nn.Module):
     """All that is not x, as one vector: time, and where the network has them label, guidance w, second time u.
 
@@ -68,12 +75,15 @@ class Conditioning(nn.Module):
     def forward(
         self, c_noise: Tensor, label: Tensor | None = None, w: Tensor | None = None, u: Tensor | None = None
     ) -> Tensor:
-        dtype = self.time.weight.dtype
-        h = self.time(octaves(c_noise, self.octaves).to(dtype))
-        if self.label is not None:
-            h = h + self.label(torch.full_like(c_noise, self.classes).long() if label is None else label)
-        if self.w is not None:
-            h = h + self.w(guidance_embedding(torch.zeros_like(c_noise) if w is None else w, 64).to(dtype))
-        if self.u is not None:
-            h = h + self.u(octaves(torch.zeros_like(c_noise) if u is None else u, self.octaves).to(dtype))
-        return h
+        with without_autocast(c_noise.device):  # bf16 would tell noise levels 1 % apart as the same
+            dtype = self.time.weight.dtype
+            h = self.time(octaves(c_noise, self.octaves).to(dtype))
+            if self.label is not None:
+                h = h + self.label(torch.full_like(c_noise, self.classes).long() if label is None else label)
+            if self.w is not None:
+                h = h + self.w(
+                    guidance_embedding(torch.zeros_like(c_noise) if w is None else w, 64).to(dtype)
+                )
+            if self.u is not None:
+                h = h + self.u(octaves(torch.zeros_like(c_noise) if u is None else u, self.octaves).to(dtype))
+            return h

@@ -88,7 +88,7 @@ def interval_draw(grid: Tensor, index_law: IndexLaw, x0: Tensor, k: int, generat
 
     CM, arXiv:2303.01469, Algorithms 2 and 3: n from the index law, t = grid[n + 1], s = grid[n].
     """
-    grid = grid.to(generator.device)
+    grid = grid.to(generator.device, non_blocking=True)  # a blocking copy would wait for the GPU
     n = index_law(grid, len(x0), generator)
     return Draw(
         t=grid[n + 1],
