@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -42,7 +45,7 @@ def worker(rank: int, folder: str) -> None:
     *_, step = train(*with_own_weights(steps=STEPS, accumulate=2))
     save_checkpoint(f"{folder}/scm-{rank}", step.state())
     assert any_process(rank == 1, "cpu") and not any_process(False, "cpu")
-    run("tiny", tiny(), {}, RunOptions(folder=f"{folder}/run", log_every=1, quiet=True))
+    run("tiny", tiny(), {}, RunOptions(folder=Path(folder) / "run", log_every=1, quiet=True))
     dist.destroy_process_group()
 
 
@@ -76,8 +79,6 @@ def test_the_loss_is_that_of_the_whole_batch(folder):
     run("tiny", tiny(), {}, RunOptions(folder=folder / "alone", log_every=1, quiet=True))
     alone, both = ((folder / name / "log.jsonl").read_text().splitlines() for name in ("alone", "run"))
     assert len(alone) == len(both) == tiny().config.steps  # number 0 alone has written
-    import json
-
     first = [json.loads(lines[0])["loss"] for lines in (alone, both)]
     assert first[1] == pytest.approx(first[0], rel=1e-6)  # one float32 sum in two halves
 

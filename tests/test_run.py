@@ -16,7 +16,8 @@ import torch
 
 from minicm.checkpoint import CheckpointError, load_checkpoint
 from minicm.recipes import run as run_module
-from minicm.recipes.run import RunOptions, new_folder, run
+from minicm.recipes.run import RunOptions, is_teacher, new_folder, run
+from minicm.recipes.stopping import seconds_of
 from minicm.train import Diverged, Step
 
 KILLED = """
@@ -112,7 +113,7 @@ def test_the_folder_tells_all(tmp_path, tiny_recipe):
     recipe = tiny_recipe()
     done = run("tiny", recipe, {"seed": 0, "config": recipe.config}, quiet(tmp_path / "r", log_every=5))
     assert [r["k"] for r in log(done.folder)] == [5, 10, 12]
-    assert set(log(done.folder)[0]) == {"k", "loss", "lr", "seconds"}
+    assert set(log(done.folder)[0]) == {"k", "loss", "lr", "seconds", "samples_per_second", "peak_memory_mb"}
     config = json.loads((done.folder / "config.json").read_text())
     assert (config["recipe"], config["config"]["lr"]) == ("tiny", 1e-2)
     assert sorted(p.name for p in done.folder.iterdir()) == [
@@ -228,6 +229,45 @@ def test_a_disk_that_fills_during_a_run_keeps_the_last_checkpoint(tmp_path, tiny
     assert not list(tmp_path.glob("*.part"))
     monkeypatch.undo()
     assert run("tiny", tiny_recipe(), {}, RunOptions(resume=tmp_path, quiet=True)).k == 12
+
+
+def test_a_budget_stops_after_the_step_and_the_rest_follows(tmp_path, tiny_recipe, capsys):
+    """Stopped by its time and resumed, a run is bit for bit the one that never stopped; K stays the config's."""
+    recipe = tiny_recipe()
+    slow = recipe._replace(data=Slow(recipe.data))
+    done = run("tiny", slow, {}, quiet(tmp_path / "r", budget="0.3s"))
+    assert (
+        1 <= done.k < 12 and load_checkpoint(done.folder)["k"] == done.k
+    )  # 12 steps of .1 s do not fit into .3 s
+    assert f"--resume {done.folder}" in capsys.readouterr().err
+    run("tiny", tiny_recipe(), {}, RunOptions(resume=done.folder, budget="1h", quiet=True))
+    whole = run("tiny", tiny_recipe(), {}, quiet(tmp_path / "whole"))
+    equal(load_checkpoint(done.folder), load_checkpoint(whole.folder))
+
+
+class Slow:
+    """Data that take a tenth of a second a draw."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def sample(self, n, generator):
+        time.sleep(0.1)
+        return self.data.sample(n, generator)
+
+
+def test_budgets_are_numbers_with_a_unit():
+    assert [seconds_of(b) for b in ("90s", "9min", "1h", "1.5 h", ".5s")] == [90, 540, 3600, 5400, 0.5]
+    for wrong in ("9", "9m", "min", "0s", "-1s", "1h30min", ""):
+        with pytest.raises(ValueError, match="a budget is a number and one of s, min, h, such as 9min"):
+            RunOptions(budget=wrong)
+
+
+@pytest.mark.parametrize(
+    "recipe, teacher", [("mixture-teacher", True), ("cifar10-teacher-published", True), ("cifar10-cd", False)]
+)
+def test_teachers_are_known_by_their_recipe(recipe, teacher):
+    assert is_teacher({"recipe": recipe}) == teacher
 
 
 def test_bad_options_are_named(tmp_path):

@@ -8,14 +8,10 @@ estimated: every matrix product that it really makes, at 2 operations a multipli
 from __future__ import annotations
 
 import json
-import os
-import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -36,6 +32,7 @@ from minicm.objectives.lcd import LCD
 from minicm.objectives.scm import SCM
 from minicm.objectives.tcd import TCD
 from minicm.recipes.evaluate import sampling_times
+from minicm.recipes.machine import machine, peak_memory
 from minicm.recipes.plain import plain_cd
 from minicm.recipes.run import new_folder
 from minicm.sampling import Counted, edm_sample, sample
@@ -266,50 +263,6 @@ def exact_flow(size: Size) -> Report:
 def ring() -> GaussianMixture:
     """The data of all measurements."""
     return GaussianMixture.ring(classes=CLASSES)
-
-
-def peak_memory() -> float | None:
-    """The most memory that this process has held so far, in MB; None where the system does not tell (Windows)."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
-
-
-def machine() -> Report:
-    """What the numbers were measured on, and with what."""
-    return {
-        "processor": processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "commit": commit(),
-        "date": time.strftime("%Y-%m-%d"),
-    }
-
-
-def processor() -> str:
-    """The processor's name, as well as the system tells it."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def commit() -> str | None:
-    """The commit of minicm's own checkout, with -dirty where files were changed; None for an installed package."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
-        return None
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    with suppress(OSError, subprocess.CalledProcessError):
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    return None
 
 
 def render(report: Report) -> str:

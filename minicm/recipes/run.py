@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import signal
+import math
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +17,9 @@ from tqdm import tqdm
 from minicm.checkpoint import CheckpointError, describe, load_checkpoint, save_checkpoint
 from minicm.denoiser import Denoiser
 from minicm.objectives.base import Objective
+from minicm.parallel import any_process, rank, world
+from minicm.recipes.machine import peak_memory
+from minicm.recipes.stopping import Stop, seconds_of, stoppable
 from minicm.train import Data, Diverged, Step, TrainConfig, train
 
 
@@ -40,12 +42,17 @@ class RunOptions:
     overwrite: bool = False  # start again in a --folder that holds a run already
     save_every: int = 1000  # updates between checkpoints
     log_every: int = 50  # updates between log records
+    budget: str | None = (
+        None  # stop cleanly after such a time: 90s, 9min, 1h; curricula still run to config.steps
+    )
     quiet: bool = False  # no progress bar
 
     def __post_init__(self) -> None:
         for name in ("save_every", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.budget is not None:
+            seconds_of(self.budget)
         if self.resume is not None and self.folder is not None:
             raise ValueError("a resumed run goes on in its own folder: give --resume or --folder, not both")
 
@@ -62,26 +69,31 @@ class Finished(NamedTuple):
 def run(name: str, recipe: Recipe, options: dict[str, Any], where: RunOptions = RunOptions()) -> Finished:
     """Train a recipe in its run folder: config.json, log.jsonl (one record a line), checkpoint.safetensors.
 
-    options: the recipe's own arguments, kept in every checkpoint. Ctrl-C stops after the running step, with a
-    checkpoint. Raises FileExistsError for a folder that holds a run, CheckpointError for a checkpoint of another
+    options: the recipe's own arguments, kept in every checkpoint. Ctrl-C, or the end of the budget, stops after the
+    running step, with a checkpoint. A budget changes nothing else: learning rate and curricula are functions of (k, K)
+    with K = config.steps, so a run that it cuts short has not closed its gap; resume it, or choose the steps to fit.
+    Of several processes (torchrun) number 0 alone writes, and all look for a stop when they log.
+    Raises FileExistsError for a folder that holds a run, CheckpointError for a checkpoint of another
     recipe, Diverged (after which the last checkpoint stands).
     """
+    started = time.perf_counter()
+    if world() > 1 and where.folder is None and where.resume is None:
+        raise ValueError("several processes share one run: name its folder by --folder or --resume")
     header = {"recipe": name, "options": plain(options), "model": describe(recipe.model)}
     state = None if where.resume is None else _state_of(where.resume, header)
     steps = train(*recipe, resume=state)  # a wrong device or state is refused before any folder is touched
     folder = _folder(name, where, state)
-    print(f"{name}: {folder}", file=sys.stderr)
-    (folder / "config.json").write_text(
-        json.dumps(header | {"config": asdict(recipe.config)}, indent=1) + "\n"
-    )
-    started = time.perf_counter()
-    with stoppable() as stop, _bar(name, recipe.config.steps, state, where.quiet) as bar:
+    if rank() == 0:
+        print(f"{name}: {folder}", file=sys.stderr)
+        config = json.dumps(header | {"config": asdict(recipe.config)}, indent=1)
+        (folder / "config.json").write_text(config + "\n")
+    with stoppable(where.budget, started) as stop, _bar(name, recipe.config.steps, state, where.quiet) as bar:
         step = _follow(steps, folder, header, recipe.config, where, stop, bar)
     if step is None:
         raise CheckpointError(
             f"{folder} has done all its {recipe.config.steps} steps: nothing is left to resume"
         )
-    if step.k < recipe.config.steps:
+    if step.k < recipe.config.steps and rank() == 0:
         print(
             f"stopped after step {step.k} of {recipe.config.steps}; to go on, give the same command and --resume {folder}",
             file=sys.stderr,
@@ -90,8 +102,9 @@ def run(name: str, recipe: Recipe, options: dict[str, Any], where: RunOptions = 
 
 
 def is_teacher(state: dict[str, Any]) -> bool:
-    """Whether a checkpoint's state is that of a diffusion model: its recipe is named ...teacher or ...style-lora."""
-    return str(state.get("recipe", "")).endswith(("teacher", "style-lora"))
+    """Whether a checkpoint's state is that of a diffusion model: its recipe is named ...teacher... or ...style-lora."""
+    name = str(state.get("recipe", ""))
+    return "teacher" in name.split("-") or name.endswith("style-lora")
 
 
 def new_folder(runs: Path, name: str) -> Path:
@@ -109,34 +122,6 @@ def new_folder(runs: Path, name: str) -> Path:
             return folder
         except FileExistsError:  # another run took it in between
             number += 1
-
-
-class Stop:
-    """Whether a stop was asked for; a second Ctrl-C stops at once."""
-
-    asked = False
-
-
-@contextmanager
-def stoppable() -> Iterator[Stop]:
-    """Turn the first Ctrl-C into a wish, so that a step can end and be saved."""
-    stop = Stop()
-
-    def ask(signum: int, frame: object) -> None:
-        if stop.asked:
-            raise KeyboardInterrupt
-        stop.asked = True
-        print("\nstopping after this step (again: at once)", file=sys.stderr)
-
-    try:
-        before = signal.signal(signal.SIGINT, ask)
-    except ValueError:  # not in the main thread, where no Ctrl-C arrives
-        yield stop
-        return
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def plain(value: Any) -> Any:
@@ -158,15 +143,17 @@ def _follow(
     bar: tqdm,
 ) -> Step | None:
     """Go through the steps, log and save them; returns the last one."""
-    step, saved, started = None, bar.n, time.perf_counter()
+    step, saved, pace = None, bar.n, Pace(bar.n)
     try:
         for step in steps:
             bar.update()
-            if step.k % where.log_every == 0 or step.k == config.steps:
-                bar.set_postfix(loss=f"{_record(step, folder, config, started):.4g}")
-            if step.k % where.save_every == 0 or step.k == config.steps or stop.asked:
+            last, logged = step.k == config.steps, step.k % where.log_every == 0
+            stopping = any_process(stop.asked, config.device) if logged or world() == 1 else False
+            if rank() == 0 and (logged or last):
+                bar.set_postfix(_record(step, folder, config, pace))
+            if rank() == 0 and (step.k % where.save_every == 0 or last or stopping):
                 saved = _save(folder, step, header)
-            if stop.asked:
+            if stopping:
                 break
     except Diverged as error:
         kept = f"the checkpoint of step {saved}" if saved else "no checkpoint: none was saved yet"
@@ -201,10 +188,13 @@ def _folder(name: str, where: RunOptions, state: dict[str, Any] | None) -> Path:
     """The run's folder, free of what a former run left there. Raises FileExistsError if that may not go."""
     if where.resume is not None and state is not None:
         folder = where.resume if where.resume.is_dir() else where.resume.parent
-        _forget(folder / "log.jsonl", state["k"])
+        if rank() == 0:
+            _forget(folder / "log.jsonl", state["k"])
         return folder
     if where.folder is None:
         return new_folder(where.runs, name)
+    if rank() > 0:  # number 0 makes it
+        return where.folder
     former = [where.folder / file for file in ("config.json", "log.jsonl", "checkpoint.safetensors")]
     if any(file.exists() for file in former) and not where.overwrite:
         raise FileExistsError(
@@ -224,21 +214,37 @@ def _forget(log: Path, k: int) -> None:
 
 
 def _bar(name: str, steps: int, state: dict[str, Any] | None, quiet: bool) -> tqdm:
-    return tqdm(
-        total=steps, initial=state["k"] if state else 0, desc=name, unit="step", disable=quiet, leave=False
-    )
+    done = state["k"] if state else 0
+    return tqdm(total=steps, initial=done, desc=name, unit="step", disable=quiet or rank() > 0, leave=False)
 
 
-def _record(step: Step, folder: Path, config: TrainConfig, started: float) -> float:
-    """Append a line to the log; returns the loss."""
-    loss, seconds = step.loss.item(), time.perf_counter() - started
+class Pace:
+    """How fast the steps come: seconds since the start of this stretch, and samples a second since the last look."""
+
+    def __init__(self, k: int) -> None:
+        self.started = self.before = time.perf_counter()
+        self.k = k
+
+    def __call__(self, k: int, batch: int) -> tuple[float, float]:
+        now = time.perf_counter()
+        rate = (k - self.k) * batch / (now - self.before)
+        self.k, self.before = k, now
+        return now - self.started, rate
+
+
+def _record(step: Step, folder: Path, config: TrainConfig, pace: Pace) -> dict[str, str]:
+    """Append a line to the log; returns what the bar shows of it."""
+    loss = step.loss.item()  # waits for a GPU, so that the pace is that of finished steps
+    seconds, rate = pace(step.k, config.batch)
+    memory = peak_memory(config.device)
     record = {"k": step.k, "loss": loss, "lr": config.lr_at(step.k - 1), "seconds": round(seconds, 3)}
+    record |= {"samples_per_second": round(rate, 1), "peak_memory_mb": memory and round(memory)}
     try:
         with open(folder / "log.jsonl", "a") as log:
             log.write(json.dumps(record) + "\n")
     except OSError as error:
         raise OSError(f"cannot write {folder / 'log.jsonl'} ({error.strerror}): free space") from None
-    return loss
+    return {"loss": f"{loss:.4g}", "samples/s": f"{rate:.3g}", "MB": f"{memory or math.nan:.0f}"}
 
 
 def _save(folder: Path, step: Step, header: dict[str, Any]) -> int:
