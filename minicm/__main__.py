@@ -8,13 +8,14 @@ import inspect
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy
 import torch
 import tyro
 
 from minicm.checkpoint import CheckpointError, load_checkpoint, load_model
+from minicm.export import export
 from minicm.recipes import family, guided, lora, mixtures, trajectory
 from minicm.recipes.bench import bench
 from minicm.recipes.compare import compare
@@ -202,6 +203,27 @@ def evaluate_command(checkpoint: tyro.conf.Positional[Path], *, n: int = 4000, s
     return 0
 
 
+def export_command(
+    checkpoint: tyro.conf.Positional[Path],
+    *,
+    dtype: Literal["bf16", "fp32"] = "bf16",
+    shard_mib: float = 15.0,
+    out: Path | None = None,
+) -> int:
+    """Write the evaluation average alone, to sample from or start from; it cannot be resumed.
+
+    Args:
+        checkpoint: a run folder or its checkpoint
+        dtype: of the weights; bf16 halves the size, fp32 keeps them as trained
+        shard_mib: largest size of a file, in MiB
+        out: the folder to make; weights-DTYPE in the run folder if not given
+    """
+    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
+    for file in export(checkpoint, out or folder / f"weights-{dtype}", dtype=dtype, shard_mib=shard_mib):
+        print(f"{file}: {file.stat().st_size / 2**20:.1f} MiB")
+    return 0
+
+
 def recipes_command() -> int:
     """List the recipes with what each is for."""
     for name, recipe in RECIPES.items():
@@ -276,6 +298,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "sample": sample_command,
     "evaluate": evaluate_command,
     "compare": compare,
+    "export": export_command,
     "recipes": recipes_command,
     "bench": bench,
 }

@@ -21,6 +21,7 @@ from minicm.nets.unet import UNet
 from minicm.schedules import EDM, VP, TrigFlow
 
 NETS = {"MLP": MLP, "UNet": UNet}
+SHARD = "weights-{}-of-{}.safetensors"  # of exported weights
 SCHEDULES = {"EDM": EDM, "VP": VP, "TrigFlow": TrigFlow}
 
 
@@ -55,16 +56,32 @@ def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read back what save_checkpoint wrote, on the CPU; of a run folder, its checkpoint.
+    """Read back what save_checkpoint wrote, on the CPU; of a run folder, its checkpoint; of exported weights, all shards.
 
     Raises CheckpointError for a file that is missing, truncated or not one of minicm's.
     """
     path = Path(path)
-    path = path / "checkpoint.safetensors" if path.is_dir() else path
+    if path.is_dir():
+        shards = sorted(path.glob(SHARD.format("1", "*")))
+        path = shards[0] if shards else path / "checkpoint.safetensors"
     if not path.is_file():
         raise CheckpointError(
             f"{path} is not a file: give the path of a checkpoint, such as runs/.../checkpoint.safetensors"
         )
+    state = _read(path)
+    shards = state.get("exported", {}).get("shards", 1)
+    for number in range(1, shards + 1) if shards > 1 else ():
+        shard = path.with_name(SHARD.format(number, shards))
+        if not shard.is_file():
+            raise CheckpointError(
+                f"{shard} is missing: {shard.parent} needs all {shards} files of the export"
+            )
+        state |= _read(shard)
+    return state
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """One file: its tensors, and the values of its header."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

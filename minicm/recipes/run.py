@@ -168,7 +168,9 @@ def _state_of(path: Path, header: dict[str, Any]) -> dict[str, Any]:
         if difference := _difference(part, state.get(part), now):
             raise CheckpointError(f"{path} is of another run: {difference}")
     if "k" not in state:
-        raise CheckpointError(f"{path} holds a model, but no training to go on with")
+        raise CheckpointError(
+            f"{path} holds a model, but no training to go on with: resume a run's checkpoint"
+        )
     return state
 
 
