@@ -1,5 +1,7 @@
 # make demo      sets up and runs the demonstration; the figures and the report are in the folder that it names
 # make test      sets up and runs the tests: a few minutes
+# make lab       sets up and opens the notebooks in the browser
+# make notebooks sets up and runs all notebooks anew, in place; one of them: make notebooks ARGS=03
 #
 # Each sets up what it needs in .venv, the first time and whenever the dependencies change; after that it just runs.
 # Another Python:        make test PYTHON=python3.12
@@ -12,7 +14,7 @@ ARGS   ?=
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-slow lint types bench constraints clean
+.PHONY: demo test test-slow lab notebooks lint types bench constraints clean
 .NOTPARALLEL:
 
 demo: $(VENV)/.has-test
@@ -23,6 +25,12 @@ test: $(VENV)/.has-test
 
 test-slow: $(VENV)/.has-test
 	$(BIN)/python -m pytest -m "slow and not gpu" $(ARGS)
+
+lab: $(VENV)/.has-notebooks
+	$(BIN)/jupyter lab notebooks
+
+notebooks: $(VENV)/.has-notebooks
+	$(BIN)/python notebooks/build.py $(ARGS)
 
 lint: $(VENV)/.has-dev
 	$(BIN)/ruff format --check

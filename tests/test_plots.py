@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from itertools import combinations
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
+from PIL import Image
 
 from minicm import plots
 from minicm.data.mixtures import GaussianMixture
@@ -215,3 +217,21 @@ def test_the_boundary_figure_tells_a_model_with_a_boundary_from_one_without():
 def test_a_map_of_noise_needs_two_dimensions():
     with pytest.raises(ValueError, match="2 dimensions, got 1"):
         plots.noise_map(LINE, {"CD": untrained(dim=1)})
+
+
+def test_an_animation_shows_every_frame_and_holds_the_last():
+    figure = Figure(figsize=(1, 1), dpi=50)
+    bar = figure.subplots().bar([0], [1])[0]
+    gif = plots.animation(figure, bar.set_height, [0.0, 0.5, 1.0], alt="a growing bar", seconds=0.1, hold=2)
+    film = Image.open(io.BytesIO(gif.data))
+    times, frames = [], []
+    for i in range(film.n_frames):
+        film.seek(i)
+        times.append(film.info["duration"])
+        frames.append(np.asarray(film.convert("L"), dtype=float))
+    assert times == [100, 100, 2000] and film.info["loop"] == 0
+    dark = [(frame < 200).sum() for frame in frames]
+    assert dark[0] < dark[1] < dark[2]  # the bar grows
+    assert 'alt="a growing bar"' in gif._repr_html_()
+    with pytest.raises(ValueError, match="at least one frame"):
+        plots.animation(figure, bar.set_height, [], alt="")

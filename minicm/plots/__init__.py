@@ -5,11 +5,14 @@ Figures are drawn on the CPU: give them models that live there, and a CPU genera
 """
 
 from minicm.plots.errors import boundary, convergence, error_against_time
+from minicm.plots.moving import Gif, animation
 from minicm.plots.samples import noise_map, samples
 from minicm.plots.training import curricula, losses, roles
 from minicm.plots.trajectories import trajectories
 
 __all__ = [
+    "Gif",
+    "animation",
     "boundary",
     "convergence",
     "curricula",
