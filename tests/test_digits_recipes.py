@@ -15,9 +15,9 @@ from minicm.denoiser import Denoiser
 from minicm.editing import inpaint, interpolate, super_resolve
 from minicm.nets.autoencoder import Autoencoder
 from minicm.nets.lora import load_lora, lora_state, merge_lora
-from minicm.recipes import digits
-from minicm.recipes.digits import load_adapted
-from minicm.recipes.evaluate_digits import few_steps, many_steps, start
+from minicm.recipes import digits, digits_latent
+from minicm.recipes.digits_latent import load_adapted
+from minicm.recipes.evaluate_images import few_steps, many_steps, start
 from minicm.recipes.run import RunOptions, run
 from minicm.train import TrainConfig
 
@@ -26,8 +26,8 @@ STUDENTS = {
     "digits-cd": digits.digits_cd,
     "digits-ect": digits.digits_ect,
     "digits-scm": digits.digits_scm,
-    "digits-lcd": digits.digits_lcd,
-    "digits-tcd": digits.digits_tcd,
+    "digits-lcd": digits_latent.digits_lcd,
+    "digits-tcd": digits_latent.digits_tcd,
 }
 LATENT = {"digits-lcd", "digits-tcd"}
 
@@ -40,11 +40,13 @@ def folder(tmp_path_factory) -> Path:
     save_checkpoint(folder / "autoencoder", net.state_dict() | {"options": net.options})
     pixel, latent = (
         digits.digits_teacher(config=SHORT),
-        digits.digits_latent_teacher(autoencoder=folder / "autoencoder", config=SHORT),
+        digits_latent.digits_latent_teacher(autoencoder=folder / "autoencoder", config=SHORT),
     )
-    for name, recipe in (("teacher", pixel), ("latent", latent)):
+    for name, recipe in (("digits-teacher", pixel), ("digits-latent-teacher", latent)):
         randomise(recipe.model, 2, scale=0.1)
-        run(name, recipe, {}, RunOptions(folder=folder / name, quiet=True))
+        options = {"autoencoder": folder / "autoencoder"} if name == "digits-latent-teacher" else {}
+        where = RunOptions(folder=folder / ("latent" if options else "teacher"), quiet=True)
+        run(name, recipe, options, where)
     return folder
 
 
@@ -101,10 +103,10 @@ def test_pixels_have_the_root_mean_square_that_the_preconditioning_expects():
 
 
 def test_the_autoencoder_is_kept_where_it_was_trained(folder):
-    first, second = (digits.autoencoder_of(folder / "autoencoder") for _ in range(2))
+    first, second = (digits_latent.autoencoder_of(folder / "autoencoder") for _ in range(2))
     x = Digits().images[:5]
     assert torch.equal(first.encode(x), second.encode(x))
-    z, _ = digits.latents(folder / "autoencoder").sample(2000, seeded())
+    z, _ = digits_latent.latents(folder / "autoencoder").sample(2000, seeded())
     assert z.shape == (2000, 2, 4, 4)
     # the spread of the training pictures, of which 2000 are drawn at random: within some hundredths
     assert z.std((0, 2, 3)).tolist() == pytest.approx([0.5, 0.5], abs=0.05)
@@ -112,12 +114,33 @@ def test_the_autoencoder_is_kept_where_it_was_trained(folder):
 
 def test_a_student_is_no_teacher(folder, tmp_path):
     run("digits-cd", student("digits-cd", folder), {}, RunOptions(folder=tmp_path, quiet=True))
-    with pytest.raises(CheckpointError, match="holds a consistency model, no diffusion teacher"):
+    with pytest.raises(
+        CheckpointError, match="holds a model of digits-cd: a teacher from minicm train digits-teacher"
+    ):
         digits.digits_cd(teacher=tmp_path)
 
 
+def test_a_teacher_of_pixels_is_none_of_latents_and_the_other_way_round(folder):
+    with pytest.raises(
+        CheckpointError, match=r"a model of digits-latent-teacher: .* digits-teacher is needed"
+    ):
+        digits.digits_ect(teacher=folder / "latent")
+    with pytest.raises(
+        CheckpointError, match=r"a model of digits-teacher: .* digits-latent-teacher is needed"
+    ):
+        digits_latent.digits_lcd(teacher=folder / "teacher", autoencoder=folder / "autoencoder")
+
+
+def test_students_of_latents_do_not_train_an_autoencoder_of_their_own(folder, tmp_path):
+    with pytest.raises(CheckpointError, match="is not a file"):
+        digits_latent.digits_tcd(teacher=folder / "latent", autoencoder=tmp_path / "autoencoder")
+    with pytest.raises(CheckpointError, match="holds no autoencoder"):
+        digits_latent.digits_tcd(teacher=folder / "latent", autoencoder=folder / "latent")
+    assert not list(tmp_path.iterdir())
+
+
 def test_adapters_are_trained_alone_and_loaded_again(folder, tmp_path):
-    recipe = digits.digits_lcm_lora(
+    recipe = digits_latent.digits_lcm_lora(
         teacher=folder / "latent", autoencoder=folder / "autoencoder", rank=2, config=SHORT
     )
     teacher = load_model(folder / "latent")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import sys
+import types
+
 import pytest
 import torch
 from exact import normal, seeded
 from torch import nn
 
 from minicm.data.digits import Digits
+from minicm.metrics import frechet_distance
 from minicm.metrics.images import (
     Reference,
     class_variation,
@@ -18,7 +23,9 @@ from minicm.metrics.images import (
     precision_recall,
     sure,
 )
+from minicm.metrics.inception import inception_features, levels
 from minicm.nets.classifier import Classifier
+from minicm.recipes.evaluate_images import class_reference
 
 
 class ByCorner(nn.Module):
@@ -115,7 +122,7 @@ def test_measures_of_noise_are_far_from_their_floors(reference):
     x = normal(400, 1, 8, 8, dtype=torch.float32)
     label = torch.arange(400) % 10
     m = measure_images(x, reference, label=label, generator=seeded())
-    assert m["Frechet"].value > 10 * m["Frechet"].floor.mean
+    assert m["class Frechet"].value > 10 * m["class Frechet"].floor.mean
     assert m["nearest"].value > 1.5 and m["copied"].value == 0
     assert 0 <= m["label agreement"].value < 0.3
 
@@ -126,7 +133,7 @@ def test_measures_of_held_out_pictures_are_their_floors(reference):
         assert m[name].value == m[name].floor.mean, name
     assert m["copied"].value == pytest.approx(0.05, abs=1 / 355)
     # drawn with replacement the classes are uneven, in order they are not: the floor is no smaller
-    assert m["Frechet"].value < m["Frechet"].floor.mean + 3 * m["Frechet"].floor.std
+    assert m["class Frechet"].value < m["class Frechet"].floor.mean + 3 * m["class Frechet"].floor.std
 
 
 def test_pictures_are_clamped_before_they_are_measured(reference):
@@ -140,3 +147,64 @@ def test_the_classifier_gives_logits_and_features_for_any_size():
     for size in (8, 16, 32):
         x = normal(2, 3, size, size)
         assert net(x).shape == (2, 7) and net.features(x).shape == (2, 5)
+
+
+# ------------------------------------------------------------------------------- another feature network
+def test_levels_are_those_of_a_file_and_grey_has_three_channels():
+    x = torch.tensor([-1.5, -1.0, 0.0, 1.0, 1.5]).reshape(1, 1, 1, 5)
+    assert levels(x).dtype == torch.uint8 and levels(x).shape == (1, 3, 1, 5)
+    assert levels(x)[0, 2, 0].tolist() == [0, 0, 128, 255, 255]  # 127.5 rounds to the even 128
+    every = torch.arange(256, dtype=torch.float32).reshape(1, 1, 16, 16)
+    assert torch.equal(levels(every / 127.5 - 1)[:, 0], every[:, 0].to(torch.uint8)), "a level moved"
+
+
+def test_inception_is_optional_and_says_so_in_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)  # as if it were not installed
+    with pytest.raises(ImportError, match=r"FID needs torch-fidelity .*minicm\[gpu\]") as failure:
+        inception_features()
+    assert "\n" not in str(failure.value)
+
+
+def test_another_feature_network_gives_its_own_name_and_number(reference, monkeypatch):
+    """A stand-in for Inception, which is never fetched in a test: what reaches it, and what comes of its answers."""
+    seen = []
+
+    class Extractor(nn.Module):
+        def __init__(self, name, features_list):
+            super().__init__()
+            assert features_list == ["2048"]
+
+        def forward(self, x):
+            seen.append(x)
+            return (x[:, 0].flatten(1)[:, 18:22].float(),)
+
+    fake = types.ModuleType("torch_fidelity.feature_extractor_inceptionv3")
+    fake.FeatureExtractorInceptionV3 = Extractor
+    monkeypatch.setitem(sys.modules, "torch_fidelity", types.ModuleType("torch_fidelity"))
+    monkeypatch.setitem(sys.modules, fake.__name__, fake)
+    fid = dataclasses.replace(reference, features=inception_features(), distance="FID")
+    m = measure_images(reference.held_out, fid, generator=seeded())
+    assert "FID" in m and "class Frechet" not in m
+    real, some = (levels(x)[:, 0].flatten(1)[:, 18:22].float() for x in (reference.train, reference.held_out))
+    assert m["FID"].value == pytest.approx(frechet_distance(some, real), rel=1e-9)
+    assert all(x.dtype == torch.uint8 and x.shape[1:] == (3, 8, 8) for x in seen)
+
+
+def test_a_reference_of_colour_pictures_is_made_from_arrays():
+    """Three classes, told apart by a colour channel, of 16x16: the classifier learns them, and floors are those of chance."""
+    generator = seeded(1)
+    label = torch.randint(3, (240,), generator=generator)
+    x = 0.3 * torch.randn(240, 3, 16, 16, generator=generator) - 0.5
+    x[torch.arange(240), label] += 1.0
+    x = x.clamp(-1, 1)
+    r = class_reference(
+        x[:160], label[:160], x[160:], label[160:], classes=3, width=8, stages=3, flips=True, steps=60
+    )
+    assert (
+        label_agreement(r.classifier, r.held_out, r.held_out_label) == 1
+    )  # channels 1 apart, noise of .3 over 256 pixels
+    m = measure_images(x[160:], r, label=label[160:], generator=generator)
+    wrong = measure_images(x[160:], r, label=(label[160:] + 1) % 3, generator=generator)
+    assert m["label agreement"].value == 1 and wrong["label agreement"].value == 0
+    noise = measure_images(torch.randn(80, 3, 16, 16, generator=generator), r, generator=generator)
+    assert noise["class Frechet"].value > 10 * m["class Frechet"].floor.mean

@@ -1,7 +1,8 @@
 """How good are pictures: distances between features, agreement with labels, and whether training pictures were copied.
 
-The Frechet distance is FID's formula on the features that it is given. On those of a small classifier trained here it is
-no FID: its unit is that classifier's, so numbers compare only with each other. Read every number beside its floor,
+The Frechet distance is FID's formula on the features that it is given. On those of a small classifier trained here, "class
+Frechet", it is no FID: its unit is that classifier's, so numbers compare only with each other. On Inception's
+(`minicm.metrics.inception`) it is FID. Read every number beside its floor,
 what real pictures score that nobody trained on. A model that copies its training set *beats* the floor of most of them:
 `copied` and `nearest` tell.
 """
@@ -27,6 +28,7 @@ class Reference:
     held_out_label: Tensor  # (M,)
     classifier: Callable[[Tensor], Tensor]  # (B, C, H, W) -> logits (B, classes)
     features: Callable[[Tensor], Tensor]  # (B, C, H, W) -> (B, d): the classifier's, or Inception's for FID
+    distance: str = "class Frechet"  # what the Frechet distance on these features is called
 
 
 @torch.no_grad()
@@ -67,9 +69,11 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[float, flo
     return _inside(fake, real, k), _inside(real, fake, k)
 
 
-def _inside(points: Tensor, members: Tensor, k: int) -> float:
-    radius = torch.cdist(members, members).kthvalue(k + 1, dim=1).values  # the first neighbour is itself
-    return (torch.cdist(points, members) <= radius).any(1).double().mean().item()
+def _inside(points: Tensor, members: Tensor, k: int, size: int = 1000) -> float:
+    far = [torch.cdist(part, members).kthvalue(k + 1, dim=1).values for part in members.split(size)]
+    radius = torch.cat(far)  # to the k-th neighbour: the first of all is the point itself
+    inside = [(torch.cdist(part, members) <= radius).any(1) for part in points.split(size)]
+    return torch.cat(inside).double().mean().item()
 
 
 def nearest(x: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,7 +126,7 @@ def measure_images(
     (precision, recall), (precision_floor, recall_floor) = (precision_recall(real, part) for part in few)
     gap, gap_floor = (nearest(part, r.train)[0].median().item() for part in (x, r.held_out))
     measured = {
-        "Frechet": both(lambda pictures: frechet_distance(in_batches(r.features, pictures), real)),
+        r.distance: both(lambda pictures: frechet_distance(in_batches(r.features, pictures), real)),
         "precision": Measured(precision, Floor(precision_floor, 0.0)),
         "recall": Measured(recall, Floor(recall_floor, 0.0)),
         "class counts": both(lambda pictures: class_variation(r.classifier, pictures, r.train)),

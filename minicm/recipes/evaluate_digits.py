@@ -1,121 +1,85 @@
-"""How good a model of the digits is: measures of its pictures, each beside what held-out digits score."""
+"""What `minicm evaluate` reports of a model of the digits: measures of its pictures beside what held-out digits score."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache, partial
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from minicm.checkpoint import load_checkpoint, load_model
 from minicm.data.digits import Digits
-from minicm.denoiser import guided
-from minicm.metrics.consistency import paired_error, rms, time_grid
-from minicm.metrics.images import Reference, measure_images
-from minicm.nets.classifier import Classifier
-from minicm.recipes.evaluate import LEVELS, Row, sampling_times
-from minicm.recipes.fit import fit
-from minicm.sampling import sample
-from minicm.schedules import Schedule
-from minicm.solvers import solve
+from minicm.denoiser import Denoiser, in_clock
+from minicm.metrics.images import Reference
+from minicm.recipes.digits_latent import autoencoder_of
+from minicm.recipes.evaluate import Row
+from minicm.recipes.evaluate_images import (
+    Decode,
+    against_its_teacher,
+    class_reference,
+    evaluate_pictures,
+    evaluate_teacher_pictures,
+    start,
+)
+from minicm.recipes.run import is_teacher
 
-Decode = Callable[[Tensor], Tensor]  # latents (or pixels) -> pictures
+PAIRS = 500  # samples that a student is held against its teacher on, 40 Heun steps each
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model of the digits, and how its samples become pictures."""
+
+    model: Denoiser
+    shape: tuple[int, int, int]  # of a sample
+    decode: Decode  # samples (n, *shape) -> pictures (n, 1, 8, 8)
+
+
+def trained(path: Path, options: dict[str, Any] | None = None) -> Trained:
+    """The model of a digits run. Raises CheckpointError where it, or the autoencoder that it needs, is not there."""
+    options = load_checkpoint(path).get("options", {}) if options is None else options
+    model = load_model(path)
+    if "autoencoder" not in options:
+        return Trained(model, (1, 8, 8), lambda x: x)
+    return Trained(model, (2, 4, 4), autoencoder_of(Path(options["autoencoder"])).decode)
 
 
 @cache
 def digits_reference() -> Reference:
     """What digits are measured against; trains a classifier on the real ones, in some 10 seconds, once a process."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        net = Classifier(1, Digits.classes)
-
-    def loss(x0: Tensor, label: Tensor, generator: torch.Generator) -> Tensor:
-        down, right = torch.randint(3, (2,), generator=generator).tolist()
-        moved = F.pad(x0, (1, 1, 1, 1), value=-1.0)[:, :, down : down + 8, right : right + 8]
-        noisy = moved + 0.2 * torch.randn(x0.shape, generator=generator)
-        return F.cross_entropy(net(noisy), label, reduction="none")
-
-    net = fit(net, loss, Digits(dequantise=True), steps=600)
     train, held_out = Digits(), Digits(train=False)
-    return Reference(train.images, held_out.images, held_out.labels, net, net.features)
+    return class_reference(
+        train.images, train.labels, held_out.images, held_out.labels, classes=Digits.classes
+    )
 
 
-def start(schedule: Schedule, shape: tuple[int, ...], n: int, seed: int) -> tuple[Tensor, Tensor]:
-    """The noises x_T (n, *shape) and classes (n,) from which a model and its teacher are compared."""
-    generator = torch.Generator().manual_seed(seed)
-    label = torch.randint(Digits.classes, (n,), generator=generator)
-    return schedule.prior((n, *shape), generator), label
+def evaluate_run(path: Path, *, n: int = 2000, seed: int = 0, w: float | None = None) -> list[Row]:
+    """All measures of a run's pictures; of a student beside the distance to its own teacher, where that is at hand.
+
+    w: the guidance scale, of a teacher's flow or of a student that takes one; that of its training where there is one,
+    else none. Raises ValueError for a student without such an input.
+    """
+    state = load_checkpoint(path)
+    options = state.get("options", {})
+    run, reference = trained(path, options), digits_reference()
+    x_T, label = start(run.model.schedule, run.shape, n, seed)
+    if is_teacher(state):
+        return evaluate_teacher_pictures(run.model, reference, x_T, label, decode=run.decode, w=w or 0.0)
+    if w is not None and not run.model.net.options["guidance"]:
+        raise ValueError(f"w = {w:g}: this model takes no guidance scale, leave --w out")
+    w = options.get("w") if w is None else w
+    rows = evaluate_pictures(run.model, reference, x_T, label, decode=run.decode, w=w)
+    return rows + against(run.model, options, x_T, label, w)
 
 
-def few_steps(
-    f: Callable, x_T: Tensor, label: Tensor, steps: int, *, w: float | None = None, seed: int = 0
-) -> Tensor:
-    """Samples of a consistency model in 1, 2 or 4 steps; w: guidance, for a model that has this input."""
-    cond = {} if w is None else {"w": torch.full((len(x_T),), w)}
-    generator = torch.Generator().manual_seed(seed)
-    return sample(f, x_T, sampling_times(f.schedule, steps), generator=generator, label=label, **cond)
-
-
-def many_steps(teacher: Callable, x_T: Tensor, label: Tensor, *, w: float = 0.0, steps: int = 40) -> Tensor:
-    """Samples of a teacher in 40 Heun steps, its guided flow where w > 0 (LCM's convention)."""
-    schedule = teacher.schedule
-    times = torch.cat([time_grid(schedule, steps).flip(0), torch.zeros(1, dtype=torch.float64)])
-    parts = []
-    for x, c in zip(x_T.split(500), label.split(500), strict=True):
-        denoise = guided(teacher, c, w) if w else partial(teacher, label=c)
-        parts.append(solve(denoise, schedule, x, times))
-    return torch.cat(parts)
-
-
-def evaluate_digits(
-    f: Callable,
-    *,
-    shape: tuple[int, ...] = (1, 8, 8),
-    decode: Decode = lambda x: x,
-    w: float | None = None,
-    n: int = 2000,
-    seed: int = 0,
-) -> list[Row]:
-    """All measures of a student's pictures at 1, 2 and 4 steps; each of the ten classes is asked for alike."""
-    x_T, label = start(f.schedule, shape, n, seed)
-    rows = []
-    for steps in LEVELS:
-        x = decode(few_steps(f, x_T, label, steps, w=w, seed=seed + 1))
-        rows += _rows(f"{steps}-step", x, label, seed + 2)
-    return rows
-
-
-def evaluate_digits_teacher(
-    teacher: Callable,
-    *,
-    shape: tuple[int, ...] = (1, 8, 8),
-    decode: Decode = lambda x: x,
-    w: float = 0.0,
-    n: int = 2000,
-    seed: int = 0,
-) -> list[Row]:
-    """The same measures of a teacher's pictures, from the same noise, 40 Heun steps each."""
-    x_T, label = start(teacher.schedule, shape, n, seed)
-    return _rows("Heun-40", decode(many_steps(teacher, x_T, label, w=w)), label, seed + 2)
-
-
-def against_digits_teacher(
-    f: Callable,
-    teacher: Callable,
-    *,
-    shape: tuple[int, ...] = (1, 8, 8),
-    w: float | None = None,
-    n: int = 500,
-) -> list[Row]:
-    """One step of a student against 40 Heun steps of its own teacher, from the same noise; in units of sigma_d."""
-    x_T, label = start(f.schedule, shape, n, 0)
-    truth = many_steps(teacher, x_T, label, w=w or 0.0)
-    error = paired_error(few_steps(f, x_T, label, 1, w=w), truth, f.sigma_data)
-    return [Row("1-step RMSE to the teacher", rms(error))]
-
-
-def _rows(name: str, x: Tensor, label: Tensor, seed: int) -> list[Row]:
-    generator = torch.Generator().manual_seed(seed)
-    measured = measure_images(x, digits_reference(), label=label, generator=generator)
-    return [Row(f"{name} {what}", m.value, m.floor.mean, m.floor.std or None) for what, m in measured.items()]
+def against(f: Denoiser, options: dict[str, Any], x_T: Tensor, label: Tensor, w: float | None) -> list[Row]:
+    """A student against the teacher that its run names; nothing where that is none or gone."""
+    path = Path(options.get("teacher") or "")
+    if not options.get("teacher") or not path.exists():
+        return []
+    teacher = load_model(path)
+    if teacher.schedule != f.schedule:
+        teacher = in_clock(teacher, f.schedule)
+    return against_its_teacher(f, teacher, x_T[:PAIRS], label[:PAIRS], w=w)

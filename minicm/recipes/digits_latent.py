@@ -1,0 +1,149 @@
+"""Recipes on digits in the latent space of a tiny autoencoder: a teacher that can be guided, LCD, TCD and LCM-LoRA.
+
+LCM, arXiv:2310.04378, section 4.1. The latents are 2x4x4 numbers in place of 8x8, of standard deviation .5 in each channel. The class
+takes the place of the text, w the place that it has there.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from minicm.checkpoint import CheckpointError, build, load_checkpoint, save_checkpoint
+from minicm.data.digits import Digits
+from minicm.data.labels import LabelDropout
+from minicm.data.latents import Latents
+from minicm.denoiser import Denoiser
+from minicm.nets.autoencoder import Autoencoder
+from minicm.nets.lora import add_lora
+from minicm.objectives.dsm import DSM
+from minicm.objectives.lcd import LCD
+from minicm.objectives.tcd import TCD
+from minicm.recipes.digits import DROPPED, diffusion_model, new_net, tuned_net
+from minicm.recipes.fit import fit
+from minicm.recipes.run import Recipe
+from minicm.schedules import VP
+from minicm.times import UniformSteps
+from minicm.train import TrainConfig
+
+CLOCK = VP.scaled_linear()  # LCM's and TCD's
+AUTOENCODER = Path("runs/digits-autoencoder.safetensors")
+
+
+def digits_latent_teacher(
+    *, autoencoder: Path = AUTOENCODER, config: TrainConfig = TrainConfig(steps=4000, batch=128, lr=2e-3)
+) -> Recipe:
+    """A diffusion teacher of the digits' latents, with classes, in the VP clock of latent consistency models.
+
+    Args:
+        autoencoder: its checkpoint; trained and saved there, in some 15 seconds, if there is none
+        config: how long and how fast
+    """
+    if not autoencoder.exists():
+        make_autoencoder(autoencoder)
+    net = new_net(config.seed, channels=2, attention=(1,))
+    return Recipe(Denoiser(net, CLOCK), DSM(time_law=UniformSteps()), latents(autoencoder), config)
+
+
+def digits_lcd(
+    *,
+    teacher: Path,
+    autoencoder: Path = AUTOENCODER,
+    config: TrainConfig = TrainConfig(steps=3000, batch=128, lr=1e-3, ema=0.998),
+) -> Recipe:
+    """Latent consistency distillation: the class and the guidance scale are inputs of the student.
+
+    Args:
+        teacher: run folder or checkpoint of a digits-latent-teacher
+        autoencoder: that of the teacher
+        config: how long and how fast
+    """
+    teaching = diffusion_model(teacher, "digits-latent-teacher")
+    objective = LCD(teaching, k=20, w_range=(0.0, 3.0))
+    model = Denoiser(tuned_net(teaching, guidance=True), CLOCK)
+    return Recipe(model, objective, latents(autoencoder, dropped=0.0), config)
+
+
+def digits_tcd(
+    *,
+    teacher: Path,
+    autoencoder: Path = AUTOENCODER,
+    config: TrainConfig = TrainConfig(steps=3000, batch=128, lr=1e-3, ema=0.998),
+) -> Recipe:
+    """Trajectory consistency distillation in the latent space, guided: from any time to any earlier one.
+
+    Args:
+        teacher: run folder or checkpoint of a digits-latent-teacher
+        autoencoder: that of the teacher
+        config: how long and how fast
+    """
+    teaching = diffusion_model(teacher, "digits-latent-teacher")
+    objective = TCD(teaching, k=20, w_range=(0.0, 3.0))
+    model = Denoiser(tuned_net(teaching, guidance=True, second_time=True), CLOCK)
+    return Recipe(model, objective, latents(autoencoder, dropped=0.0), config)
+
+
+def digits_lcm_lora(
+    *,
+    teacher: Path,
+    autoencoder: Path = AUTOENCODER,
+    rank: int = 8,
+    w: float = 1.0,
+    config: TrainConfig = TrainConfig(steps=2000, batch=128, lr=2e-3, ema=0.998),
+) -> Recipe:
+    """LCM-LoRA: the latent teacher itself, made fast by low-rank adapters; `load_adapted` reads the run's checkpoint.
+
+    Args:
+        teacher: run folder or checkpoint of a digits-latent-teacher
+        autoencoder: that of the teacher
+        rank: of the adapters
+        w: the guidance scale that they take in, since the network has no input for it
+        config: how long and how fast
+    """
+    teaching = diffusion_model(teacher, "digits-latent-teacher")
+    net = add_lora(tuned_net(teaching), rank, generator=torch.Generator().manual_seed(config.seed))
+    objective = LCD(teaching, k=20, w_range=(w, w))
+    return Recipe(Denoiser(net, CLOCK), objective, latents(autoencoder, dropped=0.0), config)
+
+
+def load_adapted(path: Path) -> Denoiser:
+    """The averaged model of a digits-lcm-lora run, adapters apart; merge_lora and lora_state take it from there.
+
+    Raises CheckpointError for a checkpoint without adapters.
+    """
+    state = load_checkpoint(path / "checkpoint.safetensors" if path.is_dir() else path)
+    weights = {k.removeprefix("ema/"): v for k, v in state.items() if k.startswith("ema/")}
+    ranks = {len(v) for k, v in weights.items() if k.endswith(".0.A")}
+    if not ranks:
+        raise CheckpointError(f"{path} holds no adapters: it is no run of digits-lcm-lora")
+    model = build(state["model"])
+    add_lora(model.net, ranks.pop())
+    model.load_state_dict(weights)
+    return model.eval().requires_grad_(False)
+
+
+def latents(path: Path, dropped: float = DROPPED) -> LabelDropout:
+    """The latents of the digits to train on, a share of the labels dropped."""
+    return LabelDropout(Latents(Digits(dequantise=True), autoencoder_of(path)), dropped, Digits.classes)
+
+
+def autoencoder_of(path: Path) -> Autoencoder:
+    """The autoencoder that lies at a path. Raises CheckpointError where there is none."""
+    state = load_checkpoint(path)
+    if "options" not in state or "spread" not in state:
+        raise CheckpointError(f"{path} holds no autoencoder: digits-latent-teacher makes one")
+    net = Autoencoder(**state.pop("options"))
+    net.load_state_dict(state)
+    return net.eval().requires_grad_(False)
+
+
+def make_autoencoder(path: Path) -> None:
+    """Train an autoencoder of the digits, in some 15 seconds, and save it at a path."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = Autoencoder()
+    net = fit(net, lambda x0, label, generator: net.loss(x0, generator), Digits(dequantise=True), steps=600)
+    net.standardise(Digits().images)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_checkpoint(path, net.state_dict() | {"options": net.options})

@@ -1,0 +1,162 @@
+"""How good a model of pictures is: samples in 1, 2, 4 steps and a teacher's in 40, and their measures beside the floors.
+
+The same for digits and CIFAR-10, in pixels and in latents: what differs is the `Reference`, the shape of a sample, and
+`decode`, which turns samples into pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from minicm.denoiser import guided
+from minicm.metrics.consistency import paired_error, rms, time_grid
+from minicm.metrics.images import Reference, measure_images
+from minicm.nets.classifier import Classifier
+from minicm.recipes.evaluate import LEVELS, Row, sampling_times
+from minicm.recipes.fit import fit
+from minicm.sampling import sample
+from minicm.schedules import Schedule
+from minicm.solvers import solve
+
+Decode = Callable[[Tensor], Tensor]  # latents (or pixels) -> pictures
+PART = 500  # pictures that go through a network at once
+
+
+class Labelled:
+    """Pictures (N, C, H, W) and labels (N,) as data, drawn with replacement."""
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        self.images, self.labels = images, labels
+
+    def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """n pictures and their labels, on the pictures' device."""
+        index = torch.randint(len(self.labels), (n,), generator=generator, device=generator.device)
+        index = index.to(self.images.device)
+        return self.images[index], self.labels[index]
+
+
+def class_reference(
+    train: Tensor,
+    train_label: Tensor,
+    held_out: Tensor,
+    held_out_label: Tensor,
+    *,
+    classes: int,
+    width: int = 32,  # channels of the classifier's first stage
+    stages: int = 2,  # how often it halves height and width: 2 for 8x8, 3 for 32x32
+    flips: bool = False,  # whether a mirrored picture is of the same class
+    steps: int = 600,  # updates of 128 pictures
+) -> Reference:
+    """What pictures are measured against, by a classifier trained here on pictures (N, C, H, W) in [-1, 1], labels (N,).
+
+    It sees them moved by a pixel and with noise, so that it knows more than the training pictures by heart. All stays on
+    the pictures' device. The unit of its distance is its own: numbers compare only from one and the same classifier.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = Classifier(train.shape[1], classes, width=width, stages=stages)
+
+    def loss(x0: Tensor, label: Tensor, generator: torch.Generator) -> Tensor:
+        return F.cross_entropy(net(disturbed(x0, flips, generator)), label, reduction="none")
+
+    net = fit(net, loss, Labelled(train, train_label), steps=steps, device=train.device)
+    return Reference(train, held_out, held_out_label, net, net.features)
+
+
+def disturbed(x: Tensor, flips: bool, generator: torch.Generator) -> Tensor:
+    """Pictures (B, C, H, W), all moved by up to a pixel, with noise of .2, half of them mirrored if `flips`."""
+    height, width = x.shape[2:]
+    down, right = torch.randint(3, (2,), generator=generator, device=generator.device).tolist()
+    moved = F.pad(x, (1, 1, 1, 1), mode="replicate")[:, :, down : down + height, right : right + width]
+    if flips:
+        mirrored = torch.rand(len(x), 1, 1, 1, generator=generator, device=x.device) < 0.5
+        moved = torch.where(mirrored, moved.flip(3), moved)
+    return moved + 0.2 * torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+
+
+def start(
+    schedule: Schedule, shape: tuple[int, ...], n: int, seed: int, classes: int = 10
+) -> tuple[Tensor, Tensor]:
+    """The noises x_T (n, *shape) and classes (n,) from which a model and its teacher are compared."""
+    generator = torch.Generator().manual_seed(seed)
+    label = torch.randint(classes, (n,), generator=generator)
+    return schedule.prior((n, *shape), generator), label
+
+
+def few_steps(
+    f: Callable, x_T: Tensor, label: Tensor, steps: int, *, w: float | None = None, seed: int = 0
+) -> Tensor:
+    """Samples of a consistency model in 1, 2 or 4 steps; w: guidance, for a model that has this input."""
+    generator = torch.Generator(x_T.device).manual_seed(seed)
+    times = sampling_times(f.schedule, steps)
+    parts = []
+    for x, c in zip(x_T.split(PART), label.split(PART), strict=True):
+        cond = {} if w is None else {"w": torch.full((len(x),), w, device=x.device)}
+        parts.append(sample(f, x, times, generator=generator, label=c, **cond))
+    return torch.cat(parts)
+
+
+def many_steps(teacher: Callable, x_T: Tensor, label: Tensor, *, w: float = 0.0, steps: int = 40) -> Tensor:
+    """Samples of a teacher in 40 Heun steps, its guided flow where w > 0 (LCM's convention)."""
+    schedule = teacher.schedule
+    times = torch.cat([time_grid(schedule, steps).flip(0), torch.zeros(1, dtype=torch.float64)])
+    parts = []
+    for x, c in zip(x_T.split(PART), label.split(PART), strict=True):
+        denoise = guided(teacher, c, w) if w else partial(teacher, label=c)
+        parts.append(solve(denoise, schedule, x, times))
+    return torch.cat(parts)
+
+
+def evaluate_pictures(
+    f: Callable,
+    reference: Reference,
+    x_T: Tensor,
+    label: Tensor,
+    *,
+    decode: Decode = lambda x: x,
+    w: float | None = None,
+    seed: int = 1,
+) -> list[Row]:
+    """All measures of a student's pictures at 1, 2 and 4 steps from x_T (n, *D), of the classes label (n,)."""
+    rows = []
+    for steps in LEVELS:
+        x = decode(few_steps(f, x_T, label, steps, w=w, seed=seed))
+        rows += measured(f"{steps}-step", x, label, reference, seed + 1)
+    return rows
+
+
+def evaluate_teacher_pictures(
+    teacher: Callable,
+    reference: Reference,
+    x_T: Tensor,
+    label: Tensor,
+    *,
+    decode: Decode = lambda x: x,
+    w: float = 0.0,
+    seed: int = 1,
+) -> list[Row]:
+    """The same measures of a teacher's pictures, 40 Heun steps each, from x_T (n, *D), of the classes label (n,)."""
+    return measured("Heun-40", decode(many_steps(teacher, x_T, label, w=w)), label, reference, seed + 1)
+
+
+def against_its_teacher(
+    f: Callable, teacher: Callable, x_T: Tensor, label: Tensor, *, w: float | None = None
+) -> list[Row]:
+    """One step of a student against 40 Heun steps of its own teacher from the same noise, in units of sigma_d."""
+    truth = many_steps(teacher, x_T, label, w=w or 0.0)
+    error = paired_error(few_steps(f, x_T, label, 1, w=w), truth, f.sigma_data)
+    return [
+        Row("1-step RMSE to the teacher", rms(error)),
+        Row("1-step median to the teacher", error.median().item()),
+    ]
+
+
+def measured(name: str, x: Tensor, label: Tensor, reference: Reference, seed: int) -> list[Row]:
+    """Every measure of pictures x (n, C, H, W), asked for as label (n,), each beside its floor."""
+    found = measure_images(x, reference, label=label, generator=torch.Generator().manual_seed(seed))
+    return [Row(f"{name} {what}", m.value, m.floor.mean, m.floor.std or None) for what, m in found.items()]
