@@ -16,7 +16,8 @@ import tyro
 
 from minicm.checkpoint import CheckpointError, load_checkpoint, load_model
 from minicm.export import export
-from minicm.recipes import family, guided, lora, mixtures, trajectory
+from minicm.plots.images import sheet
+from minicm.recipes import digits, digits_latent, evaluate_digits, family, guided, lora, mixtures, trajectory
 from minicm.recipes.bench import bench
 from minicm.recipes.compare import compare
 from minicm.recipes.demo import demo
@@ -30,6 +31,7 @@ from minicm.recipes.evaluate import (
     with_bands,
 )
 from minicm.recipes.run import Recipe, RunOptions, is_teacher, run
+from minicm.recipes.trained import Trained, trained
 from minicm.sampling import Counted, sample
 from minicm.train import Diverged
 
@@ -50,6 +52,15 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
     "mixture-lcf": guided.mixture_lcf,
     "mixture-lcm-lora": lora.mixture_lcm_lora,
     "mixture-style-lora": lora.mixture_style_lora,
+    "digits-teacher": digits.digits_teacher,
+    "digits-cd": digits.digits_cd,
+    "digits-ect": digits.digits_ect,
+    "digits-ict": digits.digits_ict,
+    "digits-scm": digits.digits_scm,
+    "digits-latent-teacher": digits_latent.digits_latent_teacher,
+    "digits-lcd": digits_latent.digits_lcd,
+    "digits-tcd": digits_latent.digits_tcd,
+    "digits-lcm-lora": digits_latent.digits_lcm_lora,
 }
 # what `evaluate` reports of a recipe's run; of those that are not here, errors of unconditional samples
 REPORTS: dict[str, Callable[..., list[Row]]] = {
@@ -60,7 +71,7 @@ REPORTS: dict[str, Callable[..., list[Row]]] = {
     "mixture-lcf": guided.evaluate_run,
     "mixture-lcm-lora": lora.evaluate_run,
     "mixture-style-lora": lora.evaluate_run,
-}
+} | {name: evaluate_digits.evaluate_run for name in RECIPES if name.startswith("digits-")}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -156,7 +167,7 @@ def sample_command(
     seed: int = 0,
     out: Path | None = None,
 ) -> int:
-    """Draw samples from a consistency model and save them as a .npy file.
+    """Draw samples from a consistency model and save them as a .npy file; pictures as a .png of the first 100, too.
 
     Args:
         checkpoint: a run folder or its checkpoint
@@ -167,7 +178,8 @@ def sample_command(
         label: class of the samples, for a model that knows classes; one at random for each sample if not given
         w: guidance scale, for a model that takes one; 0 if not given, one less than Imagen's
         seed: of the noise
-        out: where to; samples-NNN.npy beside the checkpoint if not given, never over an existing file
+        out: where to; samples-NNN.npy beside the checkpoint if not given, never over an existing file; pictures lie
+            in [-1, 1], in the shape (n, channels, height, width)
     """
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
@@ -175,31 +187,40 @@ def sample_command(
         raise ValueError(
             f"{checkpoint} holds a diffusion model, which one step cannot sample: distil it first"
         )
-    model = load_model(checkpoint)
-    given = conditioning(model, n, label, w, seed)
-    return save_samples(model, checkpoint, n, times, steps, gamma, given, seed, out)
+    run = trained(checkpoint)
+    given = conditioning(run.model, n, label, w, seed)
+    return save_samples(run, checkpoint, n, times, steps, gamma, given, seed, out)
 
 
-def evaluate_command(checkpoint: tyro.conf.Positional[Path], *, n: int = 4000, seed: int = 0) -> int:
-    """Hold a trained model against the exact answer.
+def evaluate_command(
+    checkpoint: tyro.conf.Positional[Path],
+    *,
+    n: Annotated[
+        int | None, tyro.conf.arg(help_behavior_hint="(default: 4000 points, 2000 pictures)")
+    ] = None,
+    seed: int = 0,
+) -> int:
+    """Hold a trained model against the exact answer; one of pictures against pictures that it was not trained on.
 
     Args:
         checkpoint: a run folder or its checkpoint
         n: number of samples
         seed: of the noise
     """
-    if n < 2:
+    if n is not None and n < 2:
         raise ValueError(f"n must be at least 2, got {n}")
     state, model = load_checkpoint(checkpoint), load_model(checkpoint)
-    name, recipe = state.get("options", {}).get("data"), state.get("recipe")
-    if name is None:
+    name, recipe = state.get("options", {}).get("data", ""), str(state.get("recipe"))
+    pictures = recipe.startswith(("digits-", "cifar10-"))
+    n = n or (2000 if pictures else 4000)
+    if not name and not pictures:
         raise CheckpointError(f"{checkpoint} does not say what data it was trained on")
     if recipe in REPORTS:
         rows = REPORTS[recipe](checkpoint, n=n, seed=seed)
     else:
         measure = evaluate_teacher if is_teacher(state) else evaluate
         rows = measure(model, mixtures.points_named(name), n=n, seed=seed)
-    print(table(with_bands(f"{recipe} {name}", rows)))
+    print(table(with_bands(f"{recipe} {name}".strip(), rows)))
     return 0
 
 
@@ -257,7 +278,7 @@ def conditioning(
 
 
 def save_samples(
-    model: Any,
+    run: Trained,
     checkpoint: Path,
     n: int,
     times: tuple[float, ...],
@@ -267,19 +288,22 @@ def save_samples(
     seed: int,
     out: Path | None,
 ) -> int:
-    """Sample a model, save the points and say how often the network was evaluated."""
+    """Sample a model, save the points or pictures and say how often the network was evaluated."""
     if not times and steps not in LEVELS:
         raise ValueError(f"steps must be one of {', '.join(map(str, LEVELS))}, got {steps}: or give --times")
-    chosen = list(times) or sampling_times(model.schedule, steps).tolist()
+    f = Counted(run.model)
+    chosen = list(times) or sampling_times(f.schedule, steps).tolist()
     out = out or next_free(checkpoint if checkpoint.is_dir() else checkpoint.parent)
-    if out.exists():
-        raise FileExistsError(f"{out} exists: choose another --out")
+    for file in (out, out.with_suffix(".png")) if run.pictures else (out,):
+        if file.exists():
+            raise FileExistsError(f"{file} exists: choose another --out")
     generator = torch.Generator().manual_seed(seed)
-    f = Counted(model)
-    x_T = model.schedule.prior((n, model.net.dim), generator)
-    x = sample(f, x_T, chosen, gamma, generator=generator, **given)
+    x_T = f.schedule.prior((n, *run.shape), generator)
+    x = run.decode(sample(f, x_T, chosen, gamma, generator=generator, **given))
     with open(out, "xb") as file:  # x: not even a file that came in between is written over
         numpy.save(file, x.numpy(), allow_pickle=False)
+    if run.pictures:
+        sheet(x[:100], f"{len(chosen)} step" + "s" * (len(chosen) > 1)).savefig(out.with_suffix(".png"))
     print(f"{out}: {n} samples, {f.evaluations} evaluations of the network each")
     return 0
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from contracts import randomise
 from exact import normal, seeded
 
-from minicm.checkpoint import CheckpointError, load_model, save_checkpoint
+from minicm.__main__ import main
+from minicm.checkpoint import CheckpointError, load_checkpoint, load_model, save_checkpoint
 from minicm.data.digits import Digits
 from minicm.denoiser import Denoiser
 from minicm.editing import inpaint, interpolate, super_resolve
 from minicm.nets.autoencoder import Autoencoder
 from minicm.nets.lora import load_lora, lora_state, merge_lora
-from minicm.recipes import digits, digits_latent
-from minicm.recipes.digits_latent import load_adapted
-from minicm.recipes.evaluate_images import few_steps, many_steps, start
+from minicm.recipes import digits, digits_latent, evaluate_digits
+from minicm.recipes.evaluate_images import class_reference, few_steps, many_steps, start
 from minicm.recipes.run import RunOptions, run
 from minicm.train import TrainConfig
 
@@ -149,7 +150,7 @@ def test_adapters_are_trained_alone_and_loaded_again(folder, tmp_path):
     trained = {name.rsplit(".", 1)[1] for name, p in recipe.model.named_parameters() if p.requires_grad}
     assert trained == {"A", "B"}
     done = run("digits-lcm-lora", recipe, {}, RunOptions(folder=tmp_path, quiet=True))
-    again = load_adapted(tmp_path)
+    again = load_model(tmp_path)
     assert torch.equal(again.net(z, c, label), done.ema.net(z, c, label))
     unmerged, style = again.net(z, c, label), lora_state(again)
     assert not torch.equal(unmerged, teacher.net(z, c, label)), "nothing was learned"
@@ -157,8 +158,6 @@ def test_adapters_are_trained_alone_and_loaded_again(folder, tmp_path):
     torch.testing.assert_close(merge_lora(again).net(z, c, label), unmerged, rtol=1e-5, atol=1e-5)
     moved = load_lora(teacher, style)
     torch.testing.assert_close(moved.net(z, c, label), unmerged, rtol=1e-5, atol=1e-5)
-    with pytest.raises(CheckpointError, match="no run of digits-lcm-lora"):
-        load_adapted(folder / "latent")
 
 
 def test_teachers_are_sampled_in_any_clock_with_and_without_guidance(folder):
@@ -167,6 +166,119 @@ def test_teachers_are_sampled_in_any_clock_with_and_without_guidance(folder):
         x_T, label = start(teacher.schedule, shape, 3, 0)
         plain, led = (many_steps(teacher, x_T, label, w=w, steps=5) for w in (0.0, 2.0))
         assert plain.shape == x_T.shape and plain.isfinite().all() and not torch.equal(plain, led)
+
+
+# ----------------------------------------------------------------------------------------- the command
+BRIEF = ["--steps", "2", "--batch", "4", "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def runs(folder, tmp_path_factory) -> Path:
+    """One run of every recipe, by the command."""
+    runs = tmp_path_factory.mktemp("runs")
+    for name in [*STUDENTS, "digits-ict", "digits-lcm-lora"]:
+        latent = name in LATENT or name == "digits-lcm-lora"
+        teacher = [] if name == "digits-ict" else ["--teacher", folder / ("latent" if latent else "teacher")]
+        autoencoder = ["--autoencoder", folder / "autoencoder"] if latent else []
+        assert main(["train", name, *BRIEF, "--runs", str(runs), *map(str, teacher + autoencoder)]) == 0
+    return runs
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """A reference whose classifier has learned next to nothing, and few pairs: what is asked is what is reported."""
+    train, test = Digits(), Digits(train=False)
+    reference = class_reference(
+        train.images, train.labels, test.images, test.labels, classes=10, width=8, steps=3
+    )
+    monkeypatch.setattr(evaluate_digits, "digits_reference", lambda: reference)
+    monkeypatch.setattr(evaluate_digits, "PAIRS", 5)
+
+
+@pytest.mark.parametrize("name", [*STUDENTS, "digits-ict", "digits-lcm-lora"])
+def test_every_run_is_evaluated_and_sampled(name, runs, quick, capsys):
+    path = str(runs / f"{name}-001")
+    assert main(["evaluate", path, "--n", "20"]) == 0
+    lines = capsys.readouterr().out.splitlines()[2:]
+    rows = {line.split("|")[1].strip(): line.split("|")[2:4] for line in lines}
+    prefixes = ("w = 0, ", "w = 1, ") if name in LATENT else ("",)
+    for prefix in prefixes:
+        for steps in (1, 2, 4):
+            for measure in ("class Frechet", "precision", "recall", "nearest", "copied", "label agreement"):
+                value, floor = rows[f"{prefix}{steps}-step {measure}"]
+                assert float(value) >= 0 and floor.strip(), "a measure without its floor"
+        assert (f"{prefix}1-step RMSE to the teacher" in rows) is (name != "digits-ict")
+    assert main(["sample", path, "--n", "12", "--steps", "2", "--label", "7"]) == 0
+    x = numpy.load(runs / f"{name}-001" / "samples-001.npy", allow_pickle=False)
+    assert x.shape == (12, 1, 8, 8) and numpy.isfinite(x).all()
+    assert (runs / f"{name}-001" / "samples-001.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_teacher_is_evaluated_by_its_flow_and_not_sampled_in_one_step(folder, quick, capsys):
+    for name in ("teacher", "latent"):
+        assert main(["evaluate", str(folder / name), "--n", "8"]) == 0
+        assert "| Heun-40 class Frechet |" in capsys.readouterr().out
+        assert main(["sample", str(folder / name)]) == 2
+
+
+def test_guidance_changes_a_guided_student_alone(runs, tmp_path, capsys):
+    def drawn(name: str, *options: str) -> numpy.ndarray:
+        out = tmp_path / f"{len(list(tmp_path.iterdir()))}.npy"
+        assert main(["sample", str(runs / name), "--n", "6", *options, "--out", str(out)]) == 0
+        return numpy.load(out, allow_pickle=False)
+
+    assert (drawn("digits-lcd-001") == drawn("digits-lcd-001")).all()
+    assert (drawn("digits-lcd-001", "--label", "1") != drawn("digits-lcd-001", "--label", "2")).any()
+    for name, option, complaint in (
+        ("digits-cd-001", ["--w", "1"], "takes no guidance scale"),
+        ("digits-cd-001", ["--label", "10"], "one of the classes 0..9, got 10"),
+        ("digits-lcd-001", ["--w", "-1"], "w must be 0 (no guidance) or more"),
+    ):
+        assert main(["sample", str(runs / name), *option]) == 2
+        assert complaint in capsys.readouterr().err
+
+
+def test_a_grid_that_is_there_is_not_drawn_over(runs, tmp_path, capsys):
+    (tmp_path / "x.png").write_bytes(b"mine")
+    assert main(["sample", str(runs / "digits-cd-001"), "--out", str(tmp_path / "x.npy")]) == 2
+    assert "x.png exists: choose another --out" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["x.png"]
+
+
+def test_a_killed_run_goes_on_bit_for_bit(folder, tmp_path):
+    """Killed after step 3, of which step 2 was saved; dropout is off here, so add it: its masks must come back, too."""
+
+    class Killed(Exception):
+        pass
+
+    class Killing:
+        def __init__(self, data, calls):
+            self.data, self.left = data, calls
+
+        def sample(self, n, generator):
+            if not self.left:
+                raise Killed
+            self.left -= 1
+            return self.data.sample(n, generator)
+
+    def recipe(calls: int = 99):
+        config = TrainConfig(steps=5, batch=4, lr=1e-2, ema=0.5)
+        made = student("digits-cd", folder, config)
+        for module in made.model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.5
+        return made._replace(data=Killing(made.data, calls))
+
+    run("digits-cd", recipe(), {}, RunOptions(folder=tmp_path / "whole", quiet=True))
+    with pytest.raises(Killed):
+        run("digits-cd", recipe(3), {}, RunOptions(folder=tmp_path / "cut", save_every=2, quiet=True))
+    assert load_checkpoint(tmp_path / "cut")["k"] == 2
+    run("digits-cd", recipe(), {}, RunOptions(resume=tmp_path / "cut", quiet=True))
+    whole, cut = load_checkpoint(tmp_path / "whole"), load_checkpoint(tmp_path / "cut")
+    assert whole.keys() == cut.keys() and any(k.startswith("optimiser/") for k in whole)
+    assert all(
+        torch.equal(v, cut[k]) if isinstance(v, torch.Tensor) else v == cut[k] for k, v in whole.items()
+    )
 
 
 # ------------------------------------------------------------------------------------ editing, on digits

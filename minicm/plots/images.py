@@ -18,6 +18,16 @@ from minicm.schedules import expand
 from minicm.solvers import solve
 
 
+def sheet(x: Tensor, title: str = "", columns: int = 10) -> Figure:
+    """Pictures (n, C, H, W) in [-1, 1] in rows of `columns`, in their order; the last row may be shorter.
+
+    Look for pictures that are no digits, that come again and again, and for classes that are missing.
+    """
+    return picture_rows(
+        {f"{i + 1} ..": row for i, row in zip(range(0, len(x), columns), x.split(columns))}, title
+    )
+
+
 @styled
 def picture_rows(rows: Mapping[str, Tensor], title: str = "", labels: Sequence[str] = ()) -> Figure:
     """Rows of pictures, each named at its left: name -> (n, C, H, W) in [-1, 1], C = 1 or 3, the same n in all rows.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from minicm.checkpoint import CheckpointError, build, load_checkpoint, save_checkpoint
+from minicm.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from minicm.data.digits import Digits
 from minicm.data.labels import LabelDropout
 from minicm.data.latents import Latents
@@ -92,7 +92,7 @@ def digits_lcm_lora(
     w: float = 1.0,
     config: TrainConfig = TrainConfig(steps=2000, batch=128, lr=2e-3, ema=0.998),
 ) -> Recipe:
-    """LCM-LoRA: the latent teacher itself, made fast by low-rank adapters; `load_adapted` reads the run's checkpoint.
+    """LCM-LoRA: the latent teacher itself, made fast by low-rank adapters.
 
     Args:
         teacher: run folder or checkpoint of a digits-latent-teacher
@@ -105,22 +105,6 @@ def digits_lcm_lora(
     net = add_lora(tuned_net(teaching), rank, generator=torch.Generator().manual_seed(config.seed))
     objective = LCD(teaching, k=20, w_range=(w, w))
     return Recipe(Denoiser(net, CLOCK), objective, latents(autoencoder, dropped=0.0), config)
-
-
-def load_adapted(path: Path) -> Denoiser:
-    """The averaged model of a digits-lcm-lora run, adapters apart; merge_lora and lora_state take it from there.
-
-    Raises CheckpointError for a checkpoint without adapters.
-    """
-    state = load_checkpoint(path / "checkpoint.safetensors" if path.is_dir() else path)
-    weights = {k.removeprefix("ema/"): v for k, v in state.items() if k.startswith("ema/")}
-    ranks = {len(v) for k, v in weights.items() if k.endswith(".0.A")}
-    if not ranks:
-        raise CheckpointError(f"{path} holds no adapters: it is no run of digits-lcm-lora")
-    model = build(state["model"])
-    add_lora(model.net, ranks.pop())
-    model.load_state_dict(weights)
-    return model.eval().requires_grad_(False)
 
 
 def latents(path: Path, dropped: float = DROPPED) -> LabelDropout:

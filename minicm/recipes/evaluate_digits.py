@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,8 @@ from minicm.checkpoint import load_checkpoint, load_model
 from minicm.data.digits import Digits
 from minicm.denoiser import Denoiser, in_clock
 from minicm.metrics.images import Reference
-from minicm.recipes.digits_latent import autoencoder_of
 from minicm.recipes.evaluate import Row
 from minicm.recipes.evaluate_images import (
-    Decode,
     against_its_teacher,
     class_reference,
     evaluate_pictures,
@@ -24,26 +22,9 @@ from minicm.recipes.evaluate_images import (
     start,
 )
 from minicm.recipes.run import is_teacher
+from minicm.recipes.trained import trained
 
 PAIRS = 500  # samples that a student is held against its teacher on, 40 Heun steps each
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A trained model of the digits, and how its samples become pictures."""
-
-    model: Denoiser
-    shape: tuple[int, int, int]  # of a sample
-    decode: Decode  # samples (n, *shape) -> pictures (n, 1, 8, 8)
-
-
-def trained(path: Path, options: dict[str, Any] | None = None) -> Trained:
-    """The model of a digits run. Raises CheckpointError where it, or the autoencoder that it needs, is not there."""
-    options = load_checkpoint(path).get("options", {}) if options is None else options
-    model = load_model(path)
-    if "autoencoder" not in options:
-        return Trained(model, (1, 8, 8), lambda x: x)
-    return Trained(model, (2, 4, 4), autoencoder_of(Path(options["autoencoder"])).decode)
 
 
 @cache
@@ -55,23 +36,23 @@ def digits_reference() -> Reference:
     )
 
 
-def evaluate_run(path: Path, *, n: int = 2000, seed: int = 0, w: float | None = None) -> list[Row]:
+def evaluate_run(path: Path, *, n: int = 2000, seed: int = 0) -> list[Row]:
     """All measures of a run's pictures; of a student beside the distance to its own teacher, where that is at hand.
 
-    w: the guidance scale, of a teacher's flow or of a student that takes one; that of its training where there is one,
-    else none. Raises ValueError for a student without such an input.
+    A student that takes a guidance scale is measured at w = 0 and at w = 1, one that was trained at one scale at that.
     """
-    state = load_checkpoint(path)
-    options = state.get("options", {})
-    run, reference = trained(path, options), digits_reference()
+    state, run = load_checkpoint(path), trained(path)
+    options, reference = state.get("options", {}), digits_reference()
     x_T, label = start(run.model.schedule, run.shape, n, seed)
     if is_teacher(state):
-        return evaluate_teacher_pictures(run.model, reference, x_T, label, decode=run.decode, w=w or 0.0)
-    if w is not None and not run.model.net.options["guidance"]:
-        raise ValueError(f"w = {w:g}: this model takes no guidance scale, leave --w out")
-    w = options.get("w") if w is None else w
-    rows = evaluate_pictures(run.model, reference, x_T, label, decode=run.decode, w=w)
-    return rows + against(run.model, options, x_T, label, w)
+        return evaluate_teacher_pictures(run.model, reference, x_T, label, decode=run.decode)
+    scales = (0.0, 1.0) if run.model.net.options["guidance"] else (options.get("w"),)
+    rows = []
+    for w in scales:
+        found = evaluate_pictures(run.model, reference, x_T, label, decode=run.decode, w=w)
+        found += against(run.model, options, x_T, label, w)
+        rows += found if len(scales) == 1 else [replace(row, name=f"w = {w:g}, {row.name}") for row in found]
+    return rows
 
 
 def against(f: Denoiser, options: dict[str, Any], x_T: Tensor, label: Tensor, w: float | None) -> list[Row]:
