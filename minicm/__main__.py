@@ -17,7 +17,17 @@ import tyro
 from minicm.checkpoint import CheckpointError, load_checkpoint, load_model
 from minicm.export import export
 from minicm.plots.images import sheet
-from minicm.recipes import digits, digits_latent, evaluate_digits, family, guided, lora, mixtures, trajectory
+from minicm.recipes import (
+    digits,
+    digits_latent,
+    evaluate_digits,
+    family,
+    guided,
+    lora,
+    mixtures,
+    trajectory,
+    upper_bound,
+)
 from minicm.recipes.bench import bench
 from minicm.recipes.compare import compare
 from minicm.recipes.demo import demo
@@ -45,6 +55,7 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
     "mixture-ect": family.mixture_ect,
     "mixture-sct": family.mixture_sct,
     "mixture-scd": family.mixture_scd,
+    "mixture-regression": upper_bound.mixture_regression,
     "mixture-tcd": trajectory.mixture_tcd,
     "mixture-guided-teacher": guided.mixture_guided_teacher,
     "mixture-lcd": guided.mixture_lcd,

@@ -44,7 +44,13 @@ ERRORS = {
     for i, name in enumerate(("CD", "CT"), 1)
 }
 LINE = GaussianMixture([[-1.0], [1.2]], [[[0.04]], [[0.12]]], [0.3, 0.7])
+SEEDS = {n: [0.1 / n, 0.12 / n] for n in (1, 2, 4)}
 FIGURES = {
+    "comparison": lambda seed: plots.comparison(
+        {"ring": {"regression": SEEDS, "CD published": SEEDS}, "grid": {"CD published": SEEDS}},
+        bound="regression",
+        floors={"ring": 0.001},
+    ),
     "trajectories": lambda seed: plots.trajectories(RING, METHODS, n=3, generator=seeded(seed)),
     "trajectories, 1-D": lambda seed: plots.trajectories(
         LINE, {"CD": untrained(dim=1)}, n=3, generator=seeded(seed)

@@ -32,7 +32,7 @@ from minicm.metrics.consistency import (
     rms,
     time_grid,
 )
-from minicm.metrics.floors import Floor, Measured, floor, measure
+from minicm.metrics.floors import Floor, Measured, floor, measure, sample_metrics
 from minicm.metrics.modes import (
     FAR,
     exact_outliers,
@@ -62,6 +62,7 @@ __all__ = [
     "outlier_fraction",
     "paired_error",
     "rms",
+    "sample_metrics",
     "sliced_wasserstein",
     "time_grid",
     "wasserstein2",

@@ -61,15 +61,24 @@ def measure(
     The energy distance, which needs all pairs, is of the first 2,000 points.
     """
     data = mixture.sample(len(x), generator)[0]
-    metrics: dict[str, Callable[[Tensor], float]] = {
+    return {
+        name: Measured(metric(x), floor(metric, mixture, len(x), repeats, generator))
+        for name, metric in sample_metrics(mixture, data, generator).items()
+    }
+
+
+def sample_metrics(
+    mixture: GaussianMixture, data: Tensor, generator: torch.Generator | None = None
+) -> dict[str, Callable[[Tensor], float]]:
+    """All sample measures by name, x (n, *D) -> number, against the reference samples data (n, *D).
+
+    The energy distance, which needs all pairs, is of the first 2,000 points.
+    """
+    return {
         "outliers": lambda x: outlier_fraction(x, mixture),
         "occupancy": lambda x: occupancy_variation(x, mixture),
         "narrowest mode": lambda x: mode_covariance_ratio(x, mixture).min().item(),
         "widest mode": lambda x: mode_covariance_ratio(x, mixture).max().item(),
         "sliced W2": lambda x: sliced_wasserstein(x, data, generator=generator),
         "energy distance": lambda x: energy_distance(x[:2000], data[:2000]),
-    }
-    return {
-        name: Measured(metric(x), floor(metric, mixture, len(x), repeats, generator))
-        for name, metric in metrics.items()
     }

@@ -4,6 +4,7 @@ Figures are drawn on the CPU: give them models that live there, and a CPU genera
 `figure.savefig("name.png")`, or in a notebook, after `%matplotlib inline`, the figure as the last line of a cell.
 """
 
+from minicm.plots.comparison import comparison
 from minicm.plots.errors import boundary, convergence, error_against_time
 from minicm.plots.moving import Gif, animation
 from minicm.plots.samples import noise_map, samples
@@ -14,6 +15,7 @@ __all__ = [
     "Gif",
     "animation",
     "boundary",
+    "comparison",
     "convergence",
     "curricula",
     "error_against_time",

@@ -15,8 +15,11 @@ from minicm.recipes.evaluate import BANDS
 
 
 def measured(folder: Path) -> Iterator[tuple[str, str, float]]:
-    """(key, measure, value) of a comparison's or a demo's folder; keys are "RECIPE DATA" and "demo MODEL"."""
-    for record in read(folder):
+    """(key, measure, value) of a comparison's or a demo's folder; keys are "RECIPE DATA" and "demo MODEL".
+
+    Of a comparison only trainings of the recipes' own length count: `minicm compare --evaluations None`.
+    """
+    for record in (record for record in read(folder) if record["evaluations"] is None):
         key = f"{METHODS[record['method']].__name__.replace('_', '-')} {record['data']}"
         yield from ((key, name, value) for name, value in record["rows"].items())
     report = folder / "report.json"

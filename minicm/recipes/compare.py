@@ -1,152 +1,203 @@
-"""Many recipes, data sets and seeds, one table: what each method reaches, with its spread over seeds."""
+"""Every method on every mixture at one budget of network evaluations: what each reaches, with its spread over seeds."""
 
 from __future__ import annotations
 
 import json
-import math
-import statistics
+import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
+from torch import Tensor
 
-from minicm.recipes import family, mixtures
+from minicm.data.mixtures import GaussianMixture
+from minicm.recipes import family, mixtures, upper_bound
+from minicm.recipes.budget import cost, steps_within
 from minicm.recipes.evaluate import Row, against_teacher, evaluate, evaluate_teacher
-from minicm.recipes.mixtures import DataName
+from minicm.recipes.report import figure, table
 from minicm.recipes.run import Recipe, RunOptions, run
+from minicm.schedules import EDM, Schedule
 
+Mixture = Literal["ring", "random", "grid"]
 METHODS: dict[str, Callable[..., Recipe]] = {
     "teacher": mixtures.mixture_teacher,
+    "regression on f*": upper_bound.mixture_regression,
     "CD exact": mixtures.mixture_cd,
     "CD": mixtures.mixture_cd,
+    "CD published": mixtures.mixture_cd_published,
+    "sCD exact": family.mixture_scd,
+    "sCD": family.mixture_scd,
     "CT": mixtures.mixture_ct,
+    "CT published": mixtures.mixture_ct_published,
     "iCT": family.mixture_ict,
     "ECT": family.mixture_ect,
     "sCT": family.mixture_sct,
-    "sCD exact": family.mixture_scd,
-    "CD published": mixtures.mixture_cd_published,
-    "CT published": mixtures.mixture_ct_published,
 }
 FROM_TEACHER = {
-    "CD"
-}  # these distil the learned teacher of the same data and seed; "exact" ones the true denoiser
+    "CD",
+    "sCD",
+}  # these distil the learned teacher of the same data and seed, others the exact denoiser
 
 
 def compare(
     *,
     methods: tuple[str, ...] = tuple(METHODS),
-    data: tuple[DataName, ...] = ("ring",),
+    data: tuple[Mixture, ...] = ("ring", "random", "grid"),
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4),
-    share: float = 1.0,
+    evaluations: int | None = 6_000_000,
     folder: Path = Path("runs/compare"),
 ) -> int:
-    """Train methods x data x seeds, measure each against the exact answer, and print the table.
+    """Train methods x data x seeds, each for an equal number of network evaluations, and measure the exact error.
 
-    What is done already is kept in FOLDER/results.jsonl and not done again, so an interrupted comparison goes on, and
-    several processes with different seeds may share a folder.
+    A forward pass of one sample is one evaluation, with its gradient three (minicm/recipes/budget.py). What is done is
+    kept in FOLDER and not done again, so an interrupted comparison goes on, and several processes may share a folder.
+    At the end a table is printed and left there, with a figure.
 
     Args:
-        methods: which methods; "CD exact" distils the true denoiser, "CD" the teacher of the same seed
+        methods: which methods; "CD exact" and others distil the true denoiser, "CD" and "sCD" the teacher of the same seed
         data: which mixtures
         seeds: of weights, data and noise
-        share: share of each recipe's steps, for a quick look
-        folder: where results and teachers are kept
+        evaluations: of a network, by each training; None for every recipe's own number of steps
+        folder: where results and runs are kept
     """
-    unknown = set(methods) - set(METHODS)
-    if unknown:
+    if unknown := set(methods) - set(METHODS):
         raise ValueError(f"unknown methods {sorted(unknown)}: choose from {', '.join(METHODS)}")
-    for name in data:
-        for seed in seeds:
-            needed = [*(["teacher"] if FROM_TEACHER & set(methods) else []), *methods]
-            for method in dict.fromkeys(needed):
-                if not any(_same(record, method, name, seed, share) for record in read(folder)):
-                    _train(method, name, seed, share, folder)
-    print(table(list(read(folder))))
+    known = {name: Remembered(mixtures.points_named(name)) for name in data}
+    tasks = list(dict.fromkeys(_tasks(methods, data, seeds, evaluations)))
+    while todo := [task for task in tasks if not task.record(folder).exists()]:
+        if not any(_do(task, folder, known[task.data]) for task in todo):
+            time.sleep(1)  # all that is left is in the hands of other processes
+    records = [json.loads(task.record(folder).read_text()) for task in tasks]
+    (folder / "table.md").write_text(table(records, list(METHODS)) + "\n")
+    figure(records, list(METHODS)).savefig(folder / "compare.png")
+    print(table(records, list(METHODS)))
     return 0
+
+
+class Task(NamedTuple):
+    """One training of a comparison."""
+
+    method: str
+    data: Mixture
+    seed: int
+    evaluations: int | None  # its budget; None for the recipe's own steps
+
+    def folder(self, parent: Path) -> Path:
+        """The folder of its run; a name that says all of the task."""
+        name = self.method.replace(" ", "-").replace("*", "")
+        return parent / f"{name}-{self.data}-{self.seed}-{self.evaluations or 'own'}"
+
+    def record(self, parent: Path) -> Path:
+        """The file of its result, there once it is done."""
+        return self.folder(parent).with_suffix(".json")
+
+
+class Remembered(GaussianMixture):
+    """A mixture that solves no flow twice: the truths are the same for all methods and seeds of a comparison."""
+
+    def __init__(self, mixture: GaussianMixture) -> None:
+        super().__init__(mixture.means, mixture.covs, mixture.weights, mixture.labels)
+        self.answers: dict[tuple, Tensor] = {}
+
+    def flow(self, x, t, s, schedule: Schedule = EDM(), label=None, w=None) -> Tensor:
+        parts = (x, t, s, label, w)
+        key = (schedule, x.dtype, *(p.numpy().tobytes() if isinstance(p, Tensor) else p for p in parts))
+        if key not in self.answers:
+            self.answers[key] = super().flow(x, t, s, schedule, label, w)
+        return self.answers[key]
 
 
 def read(folder: Path) -> Iterator[dict[str, Any]]:
     """The records of a comparison, one a finished training."""
-    file = folder / "results.jsonl"
-    if file.exists():
-        yield from map(json.loads, file.read_text().splitlines())
+    yield from (json.loads(file.read_text()) for file in sorted(folder.glob("*.json")))
 
 
-def table(records: list[dict[str, Any]]) -> str:
-    """Mean ± standard deviation over seeds of the main measures, as a Markdown table."""
-    measures = ("1-step RMSE", "1-step median", "1-step outliers", "2-step median", "4-step median")
-    lines = ["| data | method | seeds | steps x batch | s | " + " | ".join(measures) + " | to the teacher |"]
-    lines.append("|---|---|---:|---:|---:|" + "---:|" * (len(measures) + 1))
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for record in records:
-        groups.setdefault((record["data"], record["method"]), []).append(record)
-    for (data, method), group in groups.items():
-        seconds = statistics.mean(record["seconds"] for record in group)
-        size = f"{group[0]['steps']} x {group[0]['batch']}"
-        names = [m.replace("1-step", "Heun-40") if method == "teacher" else m for m in measures]
-        cells = [_cell(group, name) for name in (*names, "1-step RMSE to the teacher")]
-        lines.append(
-            f"| {data} | {method} | {len(group)} | {size} | {seconds:.0f} | " + " | ".join(cells) + " |"
-        )
-    return "\n".join(lines)
+def _tasks(
+    methods: tuple[str, ...], data: tuple[Mixture, ...], seeds: tuple[int, ...], evaluations: int | None
+) -> Iterator[Task]:
+    """Seed by seed, so that one cut short compares all methods; a teacher before its students."""
+    for seed in seeds:
+        for name in data:
+            for method in (*(["teacher"] if FROM_TEACHER & set(methods) else []), *methods):
+                yield Task(method, name, seed, evaluations)
 
 
-def _cell(group: list[dict[str, Any]], name: str) -> str:
-    values = [record["rows"][name] for record in group if name in record["rows"]]
-    if not values:
-        return ""
-    spread = statistics.stdev(values) if len(values) > 1 else math.nan
-    return f"{statistics.mean(values):.3f} ± {spread:.3f}"
+def _do(task: Task, folder: Path, exact: GaussianMixture) -> bool:
+    """Do a task, unless it is done, another process is at it, or its teacher is not there yet; whether it was done."""
+    teacher = task._replace(method="teacher")
+    if task.method in FROM_TEACHER and not teacher.record(folder).exists():
+        return False
+    folder.mkdir(parents=True, exist_ok=True)
+    with claimed(task.folder(folder).with_suffix(".lock")) as mine:
+        if not mine or task.record(folder).exists():
+            return False
+        record = _train(task, folder, teacher.folder(folder), exact)
+        unfinished = task.record(folder).with_suffix(".part")
+        unfinished.write_text(json.dumps(record, indent=1) + "\n")
+        os.replace(unfinished, task.record(folder))
+    return True
 
 
-def _same(record: dict[str, Any], method: str, data: str, seed: int, share: float) -> bool:
-    return (record["method"], record["data"], record["seed"], record["share"]) == (method, data, seed, share)
-
-
-def _train(method: str, data: DataName, seed: int, share: float, folder: Path) -> None:
-    """One training, its measures, and a line in results.jsonl."""
-    make = METHODS[method]
-    default = signature(make).parameters["config"].default
-    config = replace(default, steps=max(1, round(default.steps * share)), seed=seed)
-    teacher = folder / f"teacher-{data}-{seed}-{share:g}"
-    options: dict[str, Any] = {"data": data, "config": config}
-    if method in FROM_TEACHER:
-        options["teacher"] = teacher
+def _train(task: Task, folder: Path, teacher: Path, exact: GaussianMixture) -> dict[str, Any]:
+    """One training and its measures. Raises KeyboardInterrupt where it was stopped."""
+    make = METHODS[task.method]
+    config = replace(signature(make).parameters["config"].default, seed=task.seed)
+    options: dict[str, Any] = {"data": task.data, "config": config}
+    options |= {"teacher": teacher} if task.method in FROM_TEACHER else {}
     recipe = make(**options)
-    slug = method.replace(" ", "-")
-    where = teacher if method == "teacher" else folder / f"{slug}-{data}-{seed}-{share:g}"
-    rate = matmul_rate()
-    done = run(
-        f"compare {method}", recipe, options, RunOptions(folder=where, overwrite=True, save_every=10**9)
-    )
-    rows = _measure(method, done.ema, recipe)
-    record = {
-        "method": method,
-        "data": data,
-        "seed": seed,
-        "share": share,
-        "steps": config.steps,
+    if task.evaluations is not None:
+        options["config"] = replace(config, steps=steps_within(task.evaluations, recipe))
+        recipe = make(**options)
+    rate, steps = matmul_rate(), recipe.config.steps
+    where = RunOptions(folder=task.folder(folder), overwrite=True, save_every=steps)
+    done = run(f"compare {task.method}", recipe, options, where)
+    if done.k < steps:
+        raise KeyboardInterrupt
+    rows = _measure(task.method, done.ema, recipe, exact)
+    return task._asdict() | {
+        "steps": steps,
         "batch": config.batch,
+        "cost": cost(recipe),
         "seconds": round(done.seconds, 1),
         "matmul_gflops": round(rate, 1),
         "threads": torch.get_num_threads(),
         "rows": {row.name: row.value for row in rows},
+        "floors": {row.name: row.floor for row in rows if row.floor is not None},
     }
-    with open(folder / "results.jsonl", "a") as file:
-        file.write(json.dumps(record) + "\n")
 
 
-def _measure(method: str, f: Any, recipe: Recipe) -> list[Row]:
+def _measure(method: str, f: Any, recipe: Recipe, exact: GaussianMixture) -> list[Row]:
     if method == "teacher":
-        return evaluate_teacher(f, recipe.data)
-    rows = evaluate(f, recipe.data)
+        return evaluate_teacher(f, exact)
+    rows = evaluate(f, exact)
     if method in FROM_TEACHER:
         rows += against_teacher(f, recipe.objective.teacher)  # type: ignore[operator]
     return rows
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Whether this process got the lock of a file, which it then keeps for the block; a process that dies lets go of it.
+
+    On Windows, which has no such locks, always true: give each process its own seeds there.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield True
+        return
+    with open(path, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
 
 
 def matmul_rate(seconds: float = 0.3) -> float:

@@ -71,7 +71,7 @@ def mixture_sct(
         data: what to learn; ring, grid and random have an exact answer
         config: how long and how fast
     """
-    objective = SCM(time_law=LogNormalAngles(mean=-1.0, std=1.4), warmup=500)
+    objective = SCM(time_law=LogNormalAngles(mean=-1.0, std=1.4), warmup=config.steps // 10)
     return Recipe(
         Denoiser(small_mlp(config.seed, octaves=3), TrigFlow()), objective, points_named(data), config
     )
@@ -92,5 +92,5 @@ def mixture_scd(
     """
     points, clock = points_named(data), TrigFlow()
     guide = in_clock(teacher_of(teacher, points), clock)
-    objective = SCM(guide, time_law=LogNormalAngles(mean=-1.0, std=1.4), warmup=500)
+    objective = SCM(guide, time_law=LogNormalAngles(mean=-1.0, std=1.4), warmup=config.steps // 10)
     return Recipe(Denoiser(small_mlp(config.seed, octaves=3), clock), objective, points, config)
