@@ -178,11 +178,31 @@ def test_a_model_is_rebuilt_from_its_description():
 
 def test_sizes_go_from_laptop_to_paper():
     # Millions of parameters, at most 4 % off: the docstrings and docs name these sizes.
-    for expected, net in (
-        (0.31, UNet(1, 24, (1, 2), blocks=1, attention=(2,))),
-        (47.3, UNet(3, 128, (2, 2, 2), blocks=4, attention=(2,))),
-    ):
-        assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(expected, rel=0.04)
+    with torch.device("meta"):  # counted, not made
+        nets = (
+            (0.31, 8, UNet(1, 24, (1, 2), blocks=1, attention=(2,))),
+            (16.4, 32, UNet(3, 96, (1, 2, 2), blocks=3, attention=(2,))),
+            (47.3, 32, UNet(3, 128, (2, 2, 2), blocks=4, attention=(2,))),
+            (60.0, 32, UNet(3, 144, (2, 2, 2), blocks=4, attention=(2,))),
+        )
+        for expected, size, net in nets:
+            assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(expected, rel=0.04)
+            x = torch.empty(2, net.channels, size, size)
+            assert net(x, torch.empty(2)).shape == x.shape
+
+
+def test_a_smoother_embedding_of_time_is_an_option_and_part_of_the_description():
+    for octaves in (3, 6):
+        net = build(describe(Denoiser(unet(octaves=octaves)))).net
+        assert net.conditioning.octaves == octaves and net.conditioning.time.in_features == 1 + 2 * octaves
+
+
+def test_compiling_meets_no_graph_break():
+    net, batch = unet(3, attention=(1, 2), **ALL), inputs(4, 3)
+    traced = torch.compile(
+        net, backend="eager", fullgraph=True
+    )  # traces, and raises at a break; makes no kernels
+    assert torch.equal(traced(*batch), net(*batch))
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,7 @@ class UNet(nn.Module):
         classes: int = 0,  # labels 0..classes - 1, and the null label `classes`
         guidance: bool = False,  # an input for the guidance scale w
         second_time: bool = False,  # an input for a second time u
+        octaves: int = 6,  # of the time's embedding; fewer are smoother, which sCM needs
     ) -> None:
         super().__init__()
         factors = [2**level for level in range(len(mults))]
@@ -59,12 +60,11 @@ class UNet(nn.Module):
         self.options = dict(
             channels=channels, width=width, mults=[*mults], blocks=blocks, attention=[*attention]
         )
-        self.options |= dict(dropout=dropout, classes=classes, guidance=guidance, second_time=second_time)
+        inputs = dict(classes=classes, guidance=guidance, second_time=second_time, octaves=octaves)
+        self.options |= dict(dropout=dropout) | inputs
         self.channels, self.classes, self.second_time = channels, classes, second_time
         self.factor = factors[-1]  # of the lowest level
-        self.conditioning = Conditioning(
-            4 * width, classes=classes, guidance=guidance, second_time=second_time
-        )
+        self.conditioning = Conditioning(4 * width, **inputs)
         self.mix = nn.Linear(4 * width, 4 * width)
 
         def block(inside: int, outside: int, factor: int) -> Block:

@@ -21,6 +21,7 @@ from minicm.data.digits import Digits
 from minicm.data.labels import LabelDropout
 from minicm.denoiser import Denoiser, in_clock
 from minicm.distances import pseudo_huber
+from minicm.nets.embeddings import octaves
 from minicm.nets.unet import UNet
 from minicm.objectives.cd import CD
 from minicm.objectives.dsm import DSM
@@ -29,7 +30,14 @@ from minicm.objectives.ict import ICT
 from minicm.objectives.scm import SCM
 from minicm.recipes.run import Recipe
 from minicm.schedules import TrigFlow
-from minicm.times import LogNormalAngles, LogNormalIndex, LogNormalTimes, doubling_points, karras_grid
+from minicm.times import (
+    LogNormalAngles,
+    LogNormalIndex,
+    LogNormalTimes,
+    TimeLaw,
+    doubling_points,
+    karras_grid,
+)
 from minicm.train import TrainConfig
 
 T_MIN = 0.002  # the papers' epsilon
@@ -69,7 +77,7 @@ def digits_cd(
 
 
 def digits_ect(
-    *, teacher: Path, config: TrainConfig = TrainConfig(steps=2000, batch=64, lr=1e-3, ema=0.995)
+    *, teacher: Path, config: TrainConfig = TrainConfig(steps=1600, batch=64, lr=1e-3, ema=0.995)
 ) -> Recipe:
     """Easy consistency tuning: from a digits-teacher's weights, on the data alone.
 
@@ -81,7 +89,7 @@ def digits_ect(
     return Recipe(consistency_model(tuned_net(diffusion_model(teacher))), objective, pixels(), config)
 
 
-def digits_ict(*, config: TrainConfig = TrainConfig(steps=4000, batch=64, lr=1e-3, ema=0.998)) -> Recipe:
+def digits_ict(*, config: TrainConfig = TrainConfig(steps=2500, batch=64, lr=1e-3, ema=0.998)) -> Recipe:
     """Improved consistency training of the digits: no teacher, random weights.
 
     Args:
@@ -92,7 +100,7 @@ def digits_ict(*, config: TrainConfig = TrainConfig(steps=4000, batch=64, lr=1e-
 
 
 def digits_scm(
-    *, teacher: Path, config: TrainConfig = TrainConfig(steps=3000, batch=64, lr=1e-3, ema=0.998)
+    *, teacher: Path, config: TrainConfig = TrainConfig(steps=1200, batch=64, lr=1e-3, ema=0.995)
 ) -> Recipe:
     """Continuous-time distillation (sCD) of a digits-teacher, whose EDM clock is turned into TrigFlow.
 
@@ -100,12 +108,10 @@ def digits_scm(
         teacher: run folder or checkpoint of a digits-teacher
         config: how long and how fast
     """
-    clock = TrigFlow(RMS)
-    teaching = diffusion_model(teacher)
-    objective = SCM(
-        in_clock(teaching, clock), time_law=LogNormalAngles(-1.0 + SHIFT, 1.4, RMS), warmup=config.steps // 4
-    )
-    return Recipe(Denoiser(tuned_net(teaching), clock, RMS), objective, pixels(), config)
+    clock, law = TrigFlow(RMS), LogNormalAngles(-1.0 + SHIFT, 1.4, RMS)
+    teaching = in_clock(diffusion_model(teacher), clock)
+    objective = SCM(teaching, time_law=law, warmup=config.steps // 4)
+    return Recipe(Denoiser(retimed_net(teaching, law), clock, RMS), objective, pixels(), config)
 
 
 def new_net(seed: int, *, channels: int = 1, attention: tuple[int, ...] = (2,)) -> UNet:
@@ -121,6 +127,28 @@ def tuned_net(teacher: Denoiser, **inputs: bool) -> UNet:
     missing = net.load_state_dict(teacher.net.state_dict(), strict=False).missing_keys
     for name in missing:
         torch.nn.init.zeros_(net.get_parameter(name))
+    return net
+
+
+def retimed_net(teacher: in_clock, law: TimeLaw) -> UNet:
+    """A network that starts from the weights of a teacher of another clock, and from a smooth embedding of the new time.
+
+    c_in x and F are the same in all clocks, so only what the network hears of the time changes. That layer is fitted by
+    least squares to say what the teacher's says at the same noise level, where the law puts its times. Three
+    octaves instead of six: see objectives/scm.py.
+    """
+    old = teacher.denoiser.net
+    net = UNet(**(old.options | {"octaves": 3}))
+    weights = {k: v for k, v in old.state_dict().items() if not k.startswith("conditioning.time")}
+    net.load_state_dict(weights, strict=False)
+    t = law(2000, torch.Generator().manual_seed(0))
+    new, inner = teacher.schedule, teacher.denoiser.schedule
+    t_inner = inner.t_of(new.sigma(t) / new.alpha(t))
+    said = old.conditioning.time(octaves(inner.c_noise(t_inner).float(), old.conditioning.octaves))
+    heard = torch.cat([octaves(new.c_noise(t).float(), 3), torch.ones(len(t), 1)], dim=1)
+    fitted = torch.linalg.lstsq(heard, said).solution  # (8, width)
+    net.conditioning.time.weight.data.copy_(fitted[:-1].T)
+    net.conditioning.time.bias.data.copy_(fitted[-1])
     return net
 
 

@@ -7,6 +7,7 @@ takes the place of the text, w the place that it has there.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,6 +16,7 @@ from minicm.data.digits import Digits
 from minicm.data.labels import LabelDropout
 from minicm.data.latents import Latents
 from minicm.denoiser import Denoiser
+from minicm.distances import pseudo_huber
 from minicm.nets.autoencoder import Autoencoder
 from minicm.nets.lora import add_lora
 from minicm.objectives.dsm import DSM
@@ -22,17 +24,15 @@ from minicm.objectives.lcd import LCD
 from minicm.objectives.tcd import TCD
 from minicm.recipes.digits import DROPPED, diffusion_model, new_net, tuned_net
 from minicm.recipes.fit import fit
+from minicm.recipes.guided import CLOCK, gentle_level_gap, level_times, quadratic_grid
 from minicm.recipes.run import Recipe
-from minicm.schedules import VP
-from minicm.times import UniformSteps
 from minicm.train import TrainConfig
 
-CLOCK = VP.scaled_linear()  # LCM's and TCD's
 AUTOENCODER = Path("runs/digits-autoencoder.safetensors")
 
 
 def digits_latent_teacher(
-    *, autoencoder: Path = AUTOENCODER, config: TrainConfig = TrainConfig(steps=4000, batch=128, lr=2e-3)
+    *, autoencoder: Path = AUTOENCODER, config: TrainConfig = TrainConfig(steps=3000, batch=128, lr=2e-3)
 ) -> Recipe:
     """A diffusion teacher of the digits' latents, with classes, in the VP clock of latent consistency models.
 
@@ -43,14 +43,14 @@ def digits_latent_teacher(
     if not autoencoder.exists():
         make_autoencoder(autoencoder)
     net = new_net(config.seed, channels=2, attention=(1,))
-    return Recipe(Denoiser(net, CLOCK), DSM(time_law=UniformSteps()), latents(autoencoder), config)
+    return Recipe(Denoiser(net, CLOCK), DSM(time_law=level_times), latents(autoencoder), config)
 
 
 def digits_lcd(
     *,
     teacher: Path,
     autoencoder: Path = AUTOENCODER,
-    config: TrainConfig = TrainConfig(steps=3000, batch=128, lr=1e-3, ema=0.998),
+    config: TrainConfig = TrainConfig(steps=2000, batch=128, lr=1e-3, ema=0.998),
 ) -> Recipe:
     """Latent consistency distillation: the class and the guidance scale are inputs of the student.
 
@@ -60,7 +60,7 @@ def digits_lcd(
         config: how long and how fast
     """
     teaching = diffusion_model(teacher, "digits-latent-teacher")
-    objective = LCD(teaching, k=20, w_range=(0.0, 3.0))
+    objective = LCD(teaching, w_range=(0.0, 3.0), **few_skips())
     model = Denoiser(tuned_net(teaching, guidance=True), CLOCK)
     return Recipe(model, objective, latents(autoencoder, dropped=0.0), config)
 
@@ -69,7 +69,7 @@ def digits_tcd(
     *,
     teacher: Path,
     autoencoder: Path = AUTOENCODER,
-    config: TrainConfig = TrainConfig(steps=3000, batch=128, lr=1e-3, ema=0.998),
+    config: TrainConfig = TrainConfig(steps=2000, batch=128, lr=1e-3, ema=0.998),
 ) -> Recipe:
     """Trajectory consistency distillation in the latent space, guided: from any time to any earlier one.
 
@@ -79,7 +79,7 @@ def digits_tcd(
         config: how long and how fast
     """
     teaching = diffusion_model(teacher, "digits-latent-teacher")
-    objective = TCD(teaching, k=20, w_range=(0.0, 3.0))
+    objective = TCD(teaching, w_range=(0.0, 3.0), **few_skips())
     model = Denoiser(tuned_net(teaching, guidance=True, second_time=True), CLOCK)
     return Recipe(model, objective, latents(autoencoder, dropped=0.0), config)
 
@@ -90,7 +90,7 @@ def digits_lcm_lora(
     autoencoder: Path = AUTOENCODER,
     rank: int = 8,
     w: float = 1.0,
-    config: TrainConfig = TrainConfig(steps=2000, batch=128, lr=2e-3, ema=0.998),
+    config: TrainConfig = TrainConfig(steps=1500, batch=128, lr=2e-3, ema=0.998),
 ) -> Recipe:
     """LCM-LoRA: the latent teacher itself, made fast by low-rank adapters.
 
@@ -103,8 +103,13 @@ def digits_lcm_lora(
     """
     teaching = diffusion_model(teacher, "digits-latent-teacher")
     net = add_lora(tuned_net(teaching), rank, generator=torch.Generator().manual_seed(config.seed))
-    objective = LCD(teaching, k=20, w_range=(w, w))
+    objective = LCD(teaching, w_range=(w, w), **few_skips())
     return Recipe(Denoiser(net, CLOCK), objective, latents(autoencoder, dropped=0.0), config)
+
+
+def few_skips() -> dict[str, Any]:
+    """The settings found for guided students in 2-D: 30 skips, close together near the data, and a target that does not lag."""
+    return dict(k=1, grid=quadratic_grid(), distance=pseudo_huber(0.03), weight=gentle_level_gap, mu=0.0)
 
 
 def latents(path: Path, dropped: float = DROPPED) -> LabelDropout:
