@@ -1,0 +1,15 @@
+"""The assignments by name."""
+
+from __future__ import annotations
+
+from minicm.course.a1 import A1
+from minicm.course.kit import Assignment
+
+ASSIGNMENTS: dict[str, Assignment] = {a.name: a for a in (A1,)}
+
+
+def assignment_named(name: str) -> Assignment:
+    """The assignment of a name. Raises ValueError for an unknown one."""
+    if name not in ASSIGNMENTS:
+        raise ValueError(f"there is no assignment {name!r}: choose from {', '.join(ASSIGNMENTS)}")
+    return ASSIGNMENTS[name]

@@ -1,0 +1,204 @@
+"""What an assignment is made of: checks of an implementation, grouped in tasks that carry points.
+
+A check is a function (impl, seed) -> None. It calls the functions of `impl` and raises `Wrong` with one sentence: which
+property failed, on which input, and what commonly causes it. The first check of a task is its gate (shape and dtype):
+where it fails, the others of the task are not run, since they could only repeat it.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Impl = Any  # an object whose attributes are the functions that an assignment asks for
+Check = Callable[[Impl, int], None]
+
+
+class Wrong(AssertionError):
+    """A property that an implementation does not have, told in one sentence."""
+
+
+class Failed(Exception):
+    """A function of an implementation gave no answer: it raised, did not return, or ended its process."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Checks that belong together, the gate first, each worth the points beside it."""
+
+    name: str
+    checks: tuple[tuple[int, Check], ...]  # (points, check)
+    hints: tuple[str, ...]  # from a nudge to almost the answer; never the answer
+    real_thing: bool = False  # runs everything together: only where all gates before it are open
+
+    @property
+    def points(self) -> int:
+        """What the whole task is worth."""
+        return sum(points for points, _ in self.checks)
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """An assignment: the functions it asks for, and the tasks that check them."""
+
+    name: str  # a1 ...
+    title: str
+    functions: tuple[str, ...]  # what adapters.py must offer
+    tasks: tuple[Task, ...]
+    forbidden: tuple[str, ...]  # modules of minicm that hold the answer: not to be imported by a submission
+
+    @property
+    def points(self) -> int:
+        """What the whole assignment is worth."""
+        return sum(task.points for task in self.tasks)
+
+
+@dataclass(frozen=True)
+class Result:
+    """The outcome of one check."""
+
+    task: str
+    check: str  # the check's first line of documentation
+    points: int
+    passed: bool
+    message: str  # empty where it passed
+    seconds: float
+
+    @property
+    def score(self) -> int:
+        """The points earned."""
+        return self.points if self.passed else 0
+
+
+def run(assignment: Assignment, impl: Impl, seed: int = 0) -> Iterator[Result]:
+    """Every check of an assignment on an implementation, one `Result` each; nothing that impl does is raised."""
+    shut = False  # whether a gate of any task has failed
+    for task in assignment.tasks:
+        stop = "not run: mend the first check of every task" if task.real_thing and shut else ""
+        for i, (points, check) in enumerate(task.checks):
+            start = time.monotonic()
+            message = stop or outcome(check, impl, seed)
+            seconds = time.monotonic() - start
+            if i == 0 and message and not stop:
+                shut, stop = True, "not run: mend the first check of this task"
+            yield Result(task.name, title(check), points, not message, message, seconds)
+
+
+def outcome(check: Check, impl: Impl, seed: int = 0) -> str:
+    """What a check says about an implementation: one sentence, or nothing where it passes."""
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed asks every kind of device
+            check(impl, seed)
+    except (Wrong, Failed) as error:
+        return str(error)
+    except Exception as error:  # an implementation in this process may raise anything
+        return raised(error)
+    return ""
+
+
+def raised(error: BaseException) -> str:
+    """One sentence about an exception: what, and the last line of the submission that led to it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if Path(f.filename).name in ("student.py", "adapters.py")] or frames
+    where = (
+        f"{own[-1].name} ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else "the submission"
+    )
+    if isinstance(error, NotImplementedError):
+        return f"{where} is not written yet"
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return f"{where} asked for more memory than the grader allows"
+    text = (str(error).splitlines() or [""])[0][:300]
+    return f"{where} raised {type(error).__name__}: {text}"
+
+
+def title(check: Check) -> str:
+    """The first line of a check's documentation, without the full stop."""
+    return (check.__doc__ or check.__name__).splitlines()[0].rstrip(".")
+
+
+# ------------------------------------------------------------------------------- what checks are made of
+def is_tensor(value: Any, shape: Sequence[int], dtype: torch.dtype | None, call: str) -> Tensor:
+    """Raises Wrong unless value is a tensor of this shape and, where one is given, dtype, and holds no NaN."""
+    if not isinstance(value, Tensor):
+        raise Wrong(f"{call} must return a torch.Tensor, got {type_name(value)}")
+    if tuple(value.shape) != tuple(shape):
+        raise Wrong(
+            f"{call} must have shape {tuple(shape)}, got {tuple(value.shape)}{_shape_cause(value, shape)}"
+        )
+    if dtype is not None and value.dtype != dtype:
+        raise Wrong(f"{call} must be {dtype}, got {value.dtype}")
+    if not value.isfinite().all():
+        raise Wrong(f"{call} holds NaN or infinity at index {_first(~value.isfinite())}")
+    return value
+
+
+def same(
+    got: Tensor,
+    want: Tensor | Sequence,
+    what: str,
+    *,
+    rtol: float,
+    atol: float = 0.0,
+    causes: Mapping[str, Tensor | Sequence] | None = None,
+    otherwise: str = "",
+) -> None:
+    """Raises Wrong, which begins with `what`, unless got is want within the tolerance.
+
+    causes: what a known misconception would have given, by the half sentence that names it; the one that fits is named,
+    else `otherwise`. Both compare in float64.
+    """
+    got, want = got.detach().double(), torch.as_tensor(want, dtype=torch.float64)
+    if close(got, want, rtol, atol):
+        return
+    off = (got - want).abs() - (atol + rtol * want.abs())
+    i = _first(off == off.max())
+    fits = [cause for cause, other in (causes or {}).items() if _fits(got, other, max(rtol, 1e-6), atol)]
+    because = fits[0] if fits else otherwise
+    numbers = f"at index {i} it is {got[i].item():.9g}, not {want[i].item():.9g}"
+    raise Wrong(f"{what}: {numbers}" + (f"; {because}" if because else ""))
+
+
+def close(got: Tensor, want: Tensor, rtol: float, atol: float = 0.0) -> bool:
+    """Whether two float64 tensors of one shape agree everywhere within atol + rtol |want|."""
+    return got.shape == want.shape and bool(((got - want).abs() <= atol + rtol * want.abs()).all())
+
+
+def f64(values: Sequence) -> Tensor:
+    """Numbers as a float64 tensor."""
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def untouched(before: Tensor, after: Tensor, call: str) -> None:
+    """Raises Wrong where a function has changed a tensor that it was given."""
+    if not torch.equal(before, after):
+        raise Wrong(f"{call} changes its input in place, so whoever called it loses it; work on a new tensor")
+
+
+def type_name(value: Any) -> str:
+    """How a value's type is told to a student."""
+    return getattr(value, "type_name", type(value).__name__)
+
+
+def _fits(got: Tensor, other: Tensor | Sequence, rtol: float, atol: float) -> bool:
+    return close(got, torch.as_tensor(other, dtype=torch.float64), rtol, atol)
+
+
+def _first(mask: Tensor) -> Any:
+    index = tuple(mask.nonzero()[0].tolist())
+    return index[0] if len(index) == 1 else index
+
+
+def _shape_cause(value: Tensor, shape: Sequence[int]) -> str:
+    if value.ndim == len(shape) + 1 and len(shape) == 1:
+        return "; a (B,) beside a (B, 1) broadcasts to an outer product"
+    if value.ndim == 0 and len(shape) == 1:
+        return "; one number a sample is asked for, not their mean or sum"
+    return ""

@@ -1,0 +1,1 @@
+"""Worked solutions of the assignments, for instructors; `minicm course export` leaves them out."""
