@@ -1,6 +1,7 @@
 """The pytest view: `pytest --assignment a1 --submission PATH` shows each check of an assignment as a test.
 
 Where minicm is installed pytest finds this by itself; elsewhere: pytest -p minicm.course.plugin ...
+It is loaded at every start of pytest there, so what it needs it imports where an assignment is asked for.
 """
 
 from __future__ import annotations
@@ -9,11 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """The two options; everything else is loaded only where they are used."""
+def pytest_addoption(parser: Any) -> None:
+    """The two options."""
     group = parser.getgroup("minicm", "grading an assignment of minicm")
     group.addoption("--assignment", help="a1, a2, ...: run the checks of this assignment and nothing else")
     group.addoption(
@@ -21,14 +20,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection(session: pytest.Session) -> bool | None:
+def pytest_collection(session: Any) -> bool | None:
     """With --assignment: the checks in place of the tests that pytest would look for."""
     name = session.config.getoption("--assignment")
     if not name:
         return None
+    import pytest
+
     from minicm.course.assignments import assignment_named
-    from minicm.course.kit import title
     from minicm.course.session import Submission
 
     try:
@@ -37,14 +36,7 @@ def pytest_collection(session: pytest.Session) -> bool | None:
     except ValueError as error:
         raise pytest.UsageError(str(error)) from None
     session.config.add_cleanup(lambda: submission.__exit__())
-    results = Results(assignment, submission)
-    session.items = [
-        Check.from_parent(
-            session, name=f"{task.name}: {title(check)}", key=(task.name, title(check)), results=results
-        )
-        for task in assignment.tasks
-        for _, check in task.checks
-    ]
+    session.items = items(session, assignment, submission)
     session.config.hook.pytest_collection_modifyitems(
         session=session, config=session.config, items=session.items
     )
@@ -52,44 +44,38 @@ def pytest_collection(session: pytest.Session) -> bool | None:
     return True
 
 
-class Results:
-    """The outcomes by task and check, computed in order and only as far as they are asked for."""
+def items(session: Any, assignment: Any, submission: Any) -> list[Any]:
+    """A pytest item for each check; their outcomes are computed in order, and only as far as they are asked for."""
+    import pytest
 
-    def __init__(self, assignment: Any, submission: Any) -> None:
-        from minicm.course.kit import run
+    from minicm.course.kit import Result, run, title
 
-        self.known: dict[tuple[str, str], Any] = {}
-        self.rest: Iterator[Any] = run(assignment, submission.impl)
+    rest: Iterator[Result] = run(assignment, submission.impl)
+    known: dict[tuple[str, str], Result] = {}
 
-    def __getitem__(self, key: tuple[str, str]) -> Any:
-        while key not in self.known:
-            result = next(self.rest)
-            self.known[result.task, result.check] = result
-        return self.known[key]
+    class Complaint(Exception):
+        """A check that failed; the text is all there is to show."""
 
+    class Check(pytest.Item):
+        """One check of an assignment as a test."""
 
-class Complaint(Exception):
-    """A check that failed; the text is all there is to show."""
+        def __init__(self, *, key: tuple[str, str], **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+            self.key = key
 
+        def runtest(self) -> None:
+            while self.key not in known:
+                result = next(rest)
+                known[result.task, result.check] = result
+            if not known[self.key].passed:
+                raise Complaint(known[self.key].message)
 
-class Check(pytest.Item):
-    """One check of an assignment as a test."""
+        def repr_failure(self, excinfo: Any, style: Any = None) -> Any:
+            ours = isinstance(excinfo.value, Complaint)
+            return str(excinfo.value) if ours else super().repr_failure(excinfo, style)
 
-    def __init__(self, *, key: tuple[str, str], results: Results, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.key, self.results = key, results
+        def reportinfo(self) -> tuple[Path, None, str]:
+            return self.path, None, self.name
 
-    def runtest(self) -> None:
-        result = self.results[self.key]
-        if not result.passed:
-            raise Complaint(result.message)
-
-    def repr_failure(self, excinfo: Any, style: Any = None) -> Any:
-        return (
-            str(excinfo.value)
-            if isinstance(excinfo.value, Complaint)
-            else super().repr_failure(excinfo, style)
-        )
-
-    def reportinfo(self) -> tuple[Path, None, str]:
-        return self.path, None, self.name
+    pairs = [(task.name, title(check)) for task in assignment.tasks for _, check in task.checks]
+    return [Check.from_parent(session, name=": ".join(pair), key=pair) for pair in pairs]
