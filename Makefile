@@ -2,6 +2,7 @@
 # make test      sets up and runs the tests: a few minutes
 # make lab       sets up and opens the notebooks in the browser
 # make notebooks sets up and runs all notebooks anew, in place; one of them: make notebooks ARGS=03
+# make docs      sets up and builds the documentation: docs/_build/html/index.html
 #
 # Each sets up what it needs in .venv, the first time and whenever the dependencies change; after that it just runs.
 # Another Python:        make test PYTHON=python3.12
@@ -14,7 +15,7 @@ ARGS   ?=
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-slow lab notebooks lint types bench constraints clean
+.PHONY: demo test test-slow lab notebooks docs lint types bench constraints clean
 .NOTPARALLEL:
 
 demo: $(VENV)/.has-test
@@ -31,6 +32,10 @@ lab: $(VENV)/.has-notebooks
 
 notebooks: $(VENV)/.has-notebooks
 	$(BIN)/python notebooks/build.py $(ARGS)
+
+docs: $(VENV)/.has-docs
+	$(BIN)/python -m sphinx -W --keep-going -n -q docs docs/_build/html $(ARGS)
+	@echo docs/_build/html/index.html
 
 lint: $(VENV)/.has-dev
 	$(BIN)/ruff format --check
@@ -65,5 +70,5 @@ constraints:
 
 # Leaves runs/ alone: it may hold hours of work.
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage htmlcov
+	rm -rf $(VENV) build dist docs/_build docs/reference docs/notebooks .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage htmlcov
 	find minicm tests -name __pycache__ -type d -prune -exec rm -rf {} +

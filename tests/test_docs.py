@@ -1,14 +1,13 @@
 """What README and docs say holds: their code runs, their links lead somewhere, every public name has a docstring.
 
-A notebook is committed with the outputs of a full run. Each check is a function that yields complaints, and the last
-tests plant one fault of each kind and ask for the complaint. That the site builds is checked in tests/test_site.py.
+Each check is a function that yields complaints, and the last tests plant one fault of each kind and ask for the
+complaint. That the site builds is checked in tests/test_site.py, the notebooks in tests/test_notebooks.py.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
-import json
 import pkgutil
 import re
 import types
@@ -30,7 +29,6 @@ PAGES = [
         if not GENERATED & set(p.relative_to(ROOT).parts[1:-1])
     ),
 ]
-NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
 CUT = {"steps=2000": "steps=20"}  # a training that a page shows in full is begun here, no more
 
 
@@ -109,25 +107,6 @@ def test_every_public_name_has_a_docstring():
     assert not missing, f"without a docstring: {', '.join(missing)}"
 
 
-def notebook_faults(notebook: dict) -> Iterator[str]:
-    """What is wrong with the outputs of a notebook: none, cells that were not run or out of order, errors."""
-    cells = [
-        cell for cell in notebook["cells"] if cell["cell_type"] == "code" and "".join(cell["source"]).strip()
-    ]
-    outputs = [output for cell in cells for output in cell["outputs"]]
-    if not outputs:
-        yield "no outputs: commit it as a full run leaves it"
-    if [cell["execution_count"] for cell in cells] != list(range(1, len(cells) + 1)):
-        yield "not run from top to bottom in one go"
-    if any(output["output_type"] == "error" for output in outputs):
-        yield "an error among its outputs"
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
-def test_a_notebook_has_the_outputs_of_a_full_run(path):
-    assert not list(notebook_faults(json.loads(path.read_text())))
-
-
 def test_a_broken_link_is_seen():
     text = "[a](architecture.md) [b](architecture.md#rooms) [c](https://arxiv.org) [d](gone.md) ![e](figures/gone.png)"
     seen = list(broken_links(ROOT / "docs" / "page.md", text))
@@ -141,20 +120,6 @@ def test_a_missing_docstring_is_seen():
     for name in ("f", "g", "A"):
         vars(module)[name].__module__ = "module"
     assert list(undocumented(module)) == ["module.f", "module.A.h"]
-
-
-@pytest.mark.parametrize(
-    "count, outputs, fault",
-    [
-        (1, [], "no outputs"),
-        (None, [{"output_type": "stream"}], "in one go"),
-        (1, [{"output_type": "error"}], "error"),
-    ],
-)
-def test_a_faulty_notebook_is_seen(count, outputs, fault):
-    cell = {"cell_type": "code", "source": ["1 + 1"], "execution_count": count, "outputs": outputs}
-    (seen,) = notebook_faults({"cells": [cell, {"cell_type": "markdown", "source": ["text"]}]})
-    assert fault in seen
 
 
 def test_code_that_does_not_run_is_seen(tmp_path):

@@ -16,7 +16,7 @@ ROOMS = {  # page -> the rooms of the architecture that it shows; a module that 
     "Data and the exact answer": ("data",),
     "Solvers, sampling, editing": ("solvers", "sampling", "editing"),
     "Objectives": ("objectives",),
-    "Training": ("ema", "checkpoint", "train"),
+    "Training": ("ema", "checkpoint", "train", "resume", "parallel", "export"),
     "Measuring": ("metrics",),
     "Figures": ("plots",),
     "Recipes and the command": (),
