@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,7 +20,7 @@ Frame = TypeVar("Frame")
 class Gif:
     """A moving picture: as the last line of a notebook's cell it is shown."""
 
-    data: bytes  # the file
+    data: bytes = field(repr=False)  # the file
     alt: str  # what it shows, in words
 
     def _repr_html_(self) -> str:
@@ -43,20 +43,20 @@ def animation(
 ) -> Gif:
     """One frame for each of `frames`: draw(frame) changes the figure, which is then rendered at its own dpi.
 
-    All frames share the colours of the last, so the last should show all there are. Raises ValueError for no frames.
+    All frames share one palette, that of the first, the middle and the last together. Raises ValueError for no frames.
     """
     from PIL import Image
 
-    if not frames:
+    if len(frames) == 0:
         raise ValueError("an animation needs at least one frame")
     canvas = FigureCanvasAgg(figure)
     images = []
     for frame in frames:
         draw(frame)
         canvas.draw()
-        images.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]))
-    palette = images[-1].quantize(colours)
-    pages = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
+        images.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+    palette = Image.fromarray(np.vstack(images[:: max(len(images) // 2, 1)])).quantize(colours)
+    pages = [Image.fromarray(image).quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
     times = [round(1000 * seconds)] * (len(pages) - 1) + [round(1000 * hold)]
     file = io.BytesIO()
     pages[0].save(file, "GIF", save_all=True, append_images=pages[1:], duration=times, loop=0, optimize=False)
