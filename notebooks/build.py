@@ -55,7 +55,10 @@ def code_hash(notebook: Notebook) -> str:
 
 
 def load(name: str) -> Notebook:
-    """The cells to run: of the draft where there is one, of the notebook otherwise; formatted where ruff is at hand."""
+    """The cells to run: of the draft where there is one, of the notebook otherwise.
+
+    Where ruff is at hand they are formatted and checked; raises SystemExit with its complaints.
+    """
     import jupytext
     import nbformat
 
@@ -63,8 +66,13 @@ def load(name: str) -> Notebook:
     path = draft if draft.exists() else HERE / f"{name}.ipynb"
     text = nbformat.writes(jupytext.read(path), version=4)
     if shutil.which("ruff"):
-        command = ["ruff", "format", "--quiet", "--stdin-filename", f"{name}.ipynb", "-"]
-        text = subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout
+        place = ["--quiet", "--stdin-filename", str(HERE / f"{name}.ipynb"), "-"]
+        text = subprocess.run(
+            ["ruff", "format", *place], input=text, capture_output=True, text=True, check=True
+        ).stdout
+        checked = subprocess.run(["ruff", "check", *place], input=text, capture_output=True, text=True)
+        if checked.returncode:
+            raise SystemExit(checked.stdout + checked.stderr)
     return tidy(json.loads(text), name)
 
 
