@@ -133,10 +133,11 @@ def load_model(path: str | Path, weights: str = "ema") -> Denoiser:
     if "model" not in state:
         raise CheckpointError(f"{path} holds no model description")
     model = build(state["model"])
-    prefix = f"{weights}/"
+    prefix, adapters = f"{weights}/", 0
     kept = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    if ranks := {len(v) for k, v in kept.items() if k.endswith(".weight.0.A")}:
+    while ranks := {len(v) for k, v in kept.items() if k.endswith(f".weight.{adapters}.A")}:
         add_lora(model.net, min(ranks))
+        adapters += 1
     try:
         model.load_state_dict(kept)
     except RuntimeError:

@@ -130,6 +130,21 @@ def test_adapters_start_from_the_teacher_and_live_in_files_of_their_own(runs, tm
             assert torch.equal(kept.get(name, kept.get(original)), weight), "the base has moved"
 
 
+def test_adapters_on_top_of_adapters_are_read_back(runs, tmp_path):
+    """The acceleration distilled from a style: the teacher's adapters stay, the new ones come on top."""
+    options = {"teacher": runs / "mixture-style-lora", "data": "turned", "w": 1.0}
+    done = run(
+        "mixture-lcm-lora",
+        lora.mixture_lcm_lora(**options, rank=3, config=BRIEF),
+        options,
+        RunOptions(folder=tmp_path / "own", quiet=True),
+    )
+    x, t, label = torch.randn(6, 2), torch.full((6,), 500.0), torch.arange(6) % 2
+    back = load_model(tmp_path / "own")
+    assert torch.equal(back(x, t, label), done.ema(x, t, label))
+    assert len(lora_state(back.net, 1)["out.A"]) == 3 and len(lora_state(back.net, 0)["out.A"]) == 16
+
+
 def test_turning_a_mixture_turns_its_points_and_its_flow():
     ring = GaussianMixture.random(classes=2)
     x, turn = torch.randn(7, 2, dtype=torch.float64), torch.tensor([[0.0, -1.0], [1.0, 0.0]]).double()

@@ -45,6 +45,8 @@ ERRORS = {
 }
 LINE = GaussianMixture([[-1.0], [1.2]], [[[0.04]], [[0.12]]], [0.3, 0.7])
 SEEDS = {n: [0.1 / n, 0.12 / n] for n in (1, 2, 4)}
+LEVELS = [0.002, 0.1, 1.5, 80.0]
+PAIRS = torch.full((4, 4), 0.03).where(torch.ones(4, 4).tril(-1).bool(), torch.nan)
 FIGURES = {
     "comparison": lambda seed: plots.comparison(
         {"ring": {"regression": SEEDS, "CD published": SEEDS}, "grid": {"CD published": SEEDS}},
@@ -71,6 +73,18 @@ FIGURES = {
         {"CD": (range(0, 100, 10), np.linspace(2, 1, 10)), "CT": ([0, 10], [1.0, 0.5])}
     ),
     "curricula": lambda seed: plots.curricula(1000),
+    "curves": lambda seed: plots.curves(
+        [1, 5, 20],
+        {
+            "median error": ({"exact": [0.001, 0.01, 0.02]}, {"student": [0.3, 0.1, 0.2]}),
+            "RMSE": ({}, {"student": [0.3, 0.1, 0.2], "teacher": [0.1, 0.1, 0.1]}),
+        },
+        xlabel="skip k",
+        title="The skip",
+    ),
+    "pairs": lambda seed: plots.pairs(
+        LEVELS, {"of the distance": PAIRS, "of the spread": PAIRS / 10}, title="All pairs"
+    ),
     "roles": lambda seed: plots.roles(),
     "roles, CT": lambda seed: plots.roles(teacher=False),
 }
@@ -202,6 +216,21 @@ def test_error_against_time_draws_the_numbers_it_is_given():
 def test_convergence_names_the_orders():
     legend = FIGURES["convergence"](0).axes[0].get_legend()
     assert [text.get_text() for text in legend.texts] == ["Euler: order 1.00", "Heun: order 2.00"]
+
+
+def test_curves_draws_the_numbers_it_is_given_and_the_exact_ones_in_black():
+    left, right = FIGURES["curves"](0).axes
+    exact, student = left.lines
+    assert list(exact.get_ydata()) == [0.001, 0.01, 0.02] and exact.get_color() == "black"
+    assert list(student.get_ydata()) == [0.3, 0.1, 0.2] and student.get_color() != "black"
+    assert [label.get_text() for label in left.get_xticklabels()] == ["1", "5", "20"]
+    assert len(right.lines) == 2
+
+
+def test_pairs_writes_a_number_for_every_pair_and_none_beside():
+    left, right = FIGURES["pairs"](0).axes
+    assert [text.get_text() for text in left.texts] == [".030"] * 6
+    assert [text.get_text() for text in right.texts] == [".003"] * 6
 
 
 def test_the_boundary_figure_tells_a_model_with_a_boundary_from_one_without():

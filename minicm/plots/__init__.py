@@ -8,6 +8,7 @@ from minicm.plots.comparison import comparison
 from minicm.plots.errors import boundary, convergence, error_against_time
 from minicm.plots.moving import Gif, animation
 from minicm.plots.samples import noise_map, samples
+from minicm.plots.studies import curves, pairs
 from minicm.plots.training import curricula, losses, roles
 from minicm.plots.trajectories import trajectories
 
@@ -18,9 +19,11 @@ __all__ = [
     "comparison",
     "convergence",
     "curricula",
+    "curves",
     "error_against_time",
     "losses",
     "noise_map",
+    "pairs",
     "roles",
     "samples",
     "trajectories",

@@ -8,6 +8,7 @@ nothing was distilled for it (LCM-LoRA, arXiv:2311.05556, section 3.2). The styl
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -15,24 +16,30 @@ from torch import Tensor
 
 from minicm.checkpoint import load_checkpoint, load_model
 from minicm.data.labels import LabelDropout
+from minicm.data.mixtures import GaussianMixture
 from minicm.denoiser import Denoiser
+from minicm.denoiser import guided as guided_by
 from minicm.distances import pseudo_huber
+from minicm.metrics import paired_error, rms
 from minicm.nets.lora import add_lora, load_lora
 from minicm.objectives.dsm import DSM
 from minicm.objectives.lcd import LCD
 from minicm.recipes.evaluate import Row
 from minicm.recipes.guided import (
     CLASSES,
+    SAMPLING,
     MixtureName,
     classed,
     evaluate_guided,
     evaluate_guided_teacher,
     gentle_level_gap,
+    guided_noise,
     guided_teacher_of,
     level_times,
     quadratic_grid,
 )
 from minicm.recipes.run import Recipe
+from minicm.solvers import euler_step, solve
 from minicm.train import TrainConfig
 
 
@@ -113,3 +120,15 @@ def evaluate_run(path: Path, *, n: int = 2000, seed: int = 0) -> list[Row]:
     if state["recipe"] == "mixture-style-lora":
         return evaluate_guided_teacher(model, data, n=n, seed=seed)
     return evaluate_guided(model, data, ws=(state["options"]["w"],), n=n, seed=seed)
+
+
+@torch.no_grad()
+def evaluate_chain(
+    teacher: Callable, data: GaussianMixture, *, w: float, steps: int = 4, n: int = 2000, seed: int = 0
+) -> list[Row]:
+    """What a teacher reaches in a few steps without any distillation: DDIM at LCM's times, against the exact guided flow."""
+    x_T, label = guided_noise(teacher.schedule, data, n, seed)
+    x = solve(guided_by(teacher, label, w), teacher.schedule, x_T, [*SAMPLING[steps], 0.0], euler_step)
+    truth = data.flow(x_T, teacher.schedule.t_max, 0.0, teacher.schedule, label, w)
+    error, name = paired_error(x, truth, data.sigma_data), f"DDIM-{steps}"
+    return [Row(f"{name} RMSE", rms(error)), Row(f"{name} median", error.median().item())]

@@ -1,0 +1,217 @@
+"""The guided family over seeds: LCD, TCD, LCF and LCM-LoRA, each against its exact answer, resumable at any step.
+
+Run with `python -m minicm.recipes.guided_study --seeds 0 1 2 3 4`; docs/results.md holds a run. What is done stands in
+FOLDER/results.jsonl, a line a training, and is not done again; a training that was cut short goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+
+from minicm.checkpoint import load_checkpoint, load_model, save_checkpoint
+from minicm.denoiser import Denoiser
+from minicm.nets.lora import lora_state
+from minicm.recipes import guided, lora, mixtures, trajectory
+from minicm.recipes.evaluate import Row
+from minicm.recipes.run import Recipe, RunOptions, run
+
+STYLE: guided.MixtureName = "turned"
+W = 1.0  # the guidance that LCM-LoRA takes in
+LAMBDAS = ((0.0, 1.0), (1.0, 1.0), (0.8, 1.0), (1.0, 0.8))  # of the style, of LCM
+SKIPS = (1, 5, 20, 50, 100)  # of 1000 times
+Measure = Callable[[Denoiser], list[Row]]
+
+
+class Study:
+    """A folder of trainings of one seed: each is done once, measured, and recorded."""
+
+    def __init__(self, folder: Path, seed: int, share: float) -> None:
+        self.folder, self.seed, self.share = folder, seed, share
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def path(self, part: str) -> Path:
+        """The run folder of a part."""
+        return self.folder / f"{part}-{self.seed}"
+
+    def done(self, part: str) -> bool:
+        """Whether a part stands in the record already."""
+        return any(
+            (r["part"], r["seed"], r["share"]) == (part, self.seed, self.share) for r in read(self.folder)
+        )
+
+    def train(
+        self,
+        part: str,
+        recipe: Callable[..., Recipe],
+        measure: Measure,
+        steps: int | None = None,
+        **options: Any,
+    ) -> None:
+        """Train a recipe, or go on with it, measure its average and add a line to the record."""
+        if self.done(part):
+            return
+        config = signature(recipe).parameters["config"].default
+        config = replace(config, seed=self.seed, steps=max(1, round((steps or config.steps) * self.share)))
+        done, started = self._steps_done(part), time.process_time()
+        if done < config.steps:
+            where = {"resume": self.path(part)} if done else {"folder": self.path(part), "overwrite": True}
+            name = "mixture-" + part if part.endswith("teacher") else part  # a teacher is known by its name
+            run(name, recipe(config=config, **options), options, RunOptions(**where))
+        spent = time.process_time() - started  # of this process: other work on the machine does not count
+        seconds = round(spent * config.steps / (config.steps - done), 1) if done < config.steps else None
+        rows = measure(load_model(self.path(part)))
+        self.record(part, rows, steps=config.steps, batch=config.batch, seconds=seconds)
+
+    def record(self, part: str, rows: list[Row], **more: Any) -> None:
+        """Add a line to the record."""
+        line = {
+            "part": part,
+            "seed": self.seed,
+            "share": self.share,
+            **more,
+            "rows": {r.name: r.value for r in rows},
+        }
+        with open(self.folder / "results.jsonl", "a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def _steps_done(self, part: str) -> int:
+        file = self.path(part) / "checkpoint.safetensors"
+        return load_checkpoint(file)["k"] if file.exists() else 0
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """The record of a folder, a dictionary a training."""
+    file = folder / "results.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+# ---------------------------------------------------------------------------------------------- parts
+def teacher(study: Study) -> None:
+    """The guided teacher that the learned-teacher parts of a seed distil."""
+    measure = partial(guided.evaluate_guided_teacher, data=guided.classed("ring"))
+    study.train("guided-teacher", guided.mixture_guided_teacher, measure)
+
+
+def lcd_exact(study: Study) -> None:
+    """LCD from the exact denoiser."""
+    study.train("LCD-exact", guided.mixture_lcd, _guided_errors())
+
+
+def lcd(study: Study) -> None:
+    """LCD from the learned teacher."""
+    study.train("LCD", guided.mixture_lcd, _guided_errors(), teacher=study.path("guided-teacher"))
+
+
+def tcd_exact(study: Study) -> None:
+    """TCD from the exact denoiser."""
+    measure = partial(trajectory.evaluate_trajectory, data=mixtures.points_named("ring"))
+    study.train("TCD-exact", trajectory.mixture_tcd, measure)
+
+
+def adapters(study: Study) -> None:
+    """LCM-LoRA and a style apart, their sum, and what the sum spares: adapters distilled from the style's own teacher."""
+    base = study.path("guided-teacher")
+    ring, style = guided.classed("ring"), guided.classed(STYLE)
+    fast = partial(guided.evaluate_guided, ws=(W,), steps=(1, 4))
+    study.train("LCM-LoRA", lora.mixture_lcm_lora, partial(fast, data=ring), teacher=base, w=W)
+    chain = partial(guided.evaluate_guided_teacher, data=style, ws=(W,))
+    study.train("style-LoRA", lora.mixture_style_lora, chain, teacher=base, data=STYLE)
+    own = partial(fast, data=style)
+    tuned = study.path("style-LoRA")
+    study.train("LCM-LoRA-of-style", lora.mixture_lcm_lora, own, teacher=tuned, data=STYLE, w=W)
+    study.train("LCD-of-style", guided.mixture_lcd, own, teacher=tuned, data=STYLE)
+    if not study.done("composed"):
+        study.record("composed", compositions(study, fast))
+
+
+def compositions(study: Study, measure: Callable[..., list[Row]]) -> list[Row]:
+    """Sums of the two adapters, read back from files of their own, against the style's exact answer."""
+    base, style = load_model(study.path("guided-teacher")), guided.classed(STYLE)
+    states = {}
+    for part in ("LCM-LoRA", "style-LoRA"):
+        file = study.folder / f"{part}-{study.seed}.safetensors"
+        save_checkpoint(file, lora_state(load_model(study.path(part)).net))
+        states[part] = load_checkpoint(file)
+    rows = lora.evaluate_chain(load_model(study.path("style-LoRA")), style, w=W)
+    for style_weight, lcm_weight in LAMBDAS:
+        f = lora.composed(base, (states["style-LoRA"], style_weight), (states["LCM-LoRA"], lcm_weight))
+        name = f"{style_weight:g} style + {lcm_weight:g} LCM"
+        rows += [replace(row, name=f"{name}, {row.name}") for row in measure(f, data=style)]
+    return rows
+
+
+def skips(study: Study, steps: int = 3000) -> None:
+    """LCD as published but for its skip k, at an equal number of updates."""
+    for k in SKIPS:
+        study.train(
+            f"LCD-published-k{k}", guided.mixture_lcd_published, _guided_errors(steps=(1,)), steps, k=k
+        )
+
+
+def _guided_errors(**options: Any) -> Measure:
+    return partial(guided.evaluate_guided, data=guided.classed("ring"), **options)
+
+
+PARTS = {
+    "teacher": teacher,
+    "lcd-exact": lcd_exact,
+    "lcd": lcd,
+    "tcd-exact": tcd_exact,
+    "adapters": adapters,
+    "skips": skips,
+}
+
+
+def main(
+    *,
+    parts: tuple[str, ...] = tuple(PARTS),
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4),
+    share: float = 1.0,
+    folder: Path = Path("runs/guided"),
+) -> None:
+    """Train and measure the parts for the seeds, and print the tables.
+
+    Args:
+        parts: which, of the names in PARTS; lcd and adapters need the teacher
+        seeds: of weights, data and noise
+        share: share of each recipe's steps, for a quick look
+        folder: where runs and results are kept
+    """
+    torch.set_num_threads(1)
+    for seed in seeds:
+        for part in parts:
+            PARTS[part](Study(folder, seed, share))
+    print(table(read(folder)))
+
+
+def table(records: list[dict[str, Any]]) -> str:
+    """Mean ± standard deviation over seeds of every measure, as a Markdown table a part."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        groups.setdefault(record["part"], []).append(record)
+    lines = []
+    for part, group in groups.items():
+        known = [record["seconds"] for record in group if record["seconds"] is not None]
+        spent = f", {statistics.mean(known):.0f} s of one core" if known else ""
+        lines += [f"\n{part}: {len(group)} seeds, {group[0]['steps']} x {group[0]['batch']}{spent}\n"]
+        lines += ["| measure | mean ± deviation |", "|---|---:|"]
+        for name in group[0]["rows"]:
+            values = [record["rows"][name] for record in group]
+            spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+            lines.append(f"| {name} | {statistics.mean(values):.3f}{spread} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,225 @@
+"""What the options of guided and of trajectory models do, a figure each: skip k, guidance w, steps, gamma, chosen times.
+
+Run with `python -m minicm.recipes.studies`, after `python -m minicm.recipes.guided_study`, whose runs it measures; it
+prints the numbers of each figure. docs/results.md holds a run.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+import tyro
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from minicm import plots
+from minicm.checkpoint import load_model
+from minicm.data.mixtures import GaussianMixture
+from minicm.denoiser import guided
+from minicm.metrics import (
+    energy_distance,
+    exact_outliers,
+    mode_covariance_ratio,
+    outlier_fraction,
+    paired_error,
+    rms,
+    time_grid,
+)
+from minicm.recipes.guided import (
+    CLOCK,
+    classed,
+    evaluate_guided,
+    evaluate_guided_teacher,
+    guided_noise,
+)
+from minicm.recipes.guided_study import SKIPS, read
+from minicm.recipes.mixtures import points_named
+from minicm.recipes.trajectory import GAMMAS, ExactTrajectory, pairs_error
+from minicm.sampling import choose_times, sample
+from minicm.solvers import euler_step, solve
+from minicm.times import every_kth
+
+WS = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0)
+STEPS = (1, 2, 4, 8)
+FAR_STEPS = (1, 2, 4, 8, 16)
+Values = dict[str, list[float]]
+
+
+# ------------------------------------------------------------------------------------------- the studies
+def skips(folder: Path) -> Figure:
+    """LCD's skip k at an equal number of updates, beside the error of the k-skipping solver itself."""
+    records = {r["part"]: r["rows"] for r in read(folder) if r["seed"] == 0}
+    panels = {}
+    for w in (1, 3):
+        learned = [records[f"LCD-published-k{k}"][f"w = {w}, 1-step median"] for k in SKIPS]
+        own = [skipping_error(k, float(w)) for k in SKIPS]
+        panels[f"median error at w = {w}"] = ({"the solver's own": own}, {"student, 1 step": learned})
+    return show(
+        SKIPS,
+        panels,
+        xlabel="skip k, of 1000 times",
+        title="The skip: small learns slowly, large is inaccurate",
+    )
+
+
+@torch.no_grad()
+def skipping_error(k: int, w: float, n: int = 500) -> float:
+    """Median error of DDIM in skips of k, with the exact denoiser, against the exact guided flow."""
+    data = classed("ring")
+    x_T, label = guided_noise(CLOCK, data, n, 0)
+    times = every_kth(torch.arange(1001.0), k).flip(0)
+    x = solve(guided(data.denoiser(CLOCK), label, w), CLOCK, x_T, times, euler_step)
+    truth = data.flow(x_T, CLOCK.t_max, 0.0, CLOCK, label, w)
+    return paired_error(x, truth, data.sigma_data).median().item()
+
+
+@torch.no_grad()
+def guidance(folder: Path, n: int = 1000) -> Figure:
+    """The scale w from 0 to 8: the student's one step and the teacher's chain beside the exact guided flow."""
+    data = classed("ring")
+    student, teacher = (load_model(folder / f"{part}-0") for part in ("LCD-exact", "guided-teacher"))
+    ours = [r.value for r in evaluate_guided(student, data, ws=WS, steps=(1,), n=n) if "RMSE" in r.name]
+    chain = [r for r in evaluate_guided_teacher(teacher, data, ws=WS, n=n) if "RMSE" in r.name]
+    x_T, label = guided_noise(CLOCK, data, n, 0)
+    spread: Values = {"exact": [], "student": []}
+    t = torch.full((n,), CLOCK.t_max, dtype=torch.float64)
+    for w in WS:
+        truth = data.flow(x_T, CLOCK.t_max, 0.0, CLOCK, label, w)
+        x = student(x_T, t, label=label, w=torch.full_like(t, w))
+        for name, points in (("exact", truth), ("student", x)):
+            spread[name].append(mode_covariance_ratio(points, data).mean().item())
+    panels = {
+        "RMSE to the exact guided flow": (
+            {"DDIM-30, exact teacher": [r.floor or 0.0 for r in chain]},
+            {"student, 1 step": ours, "DDIM-30, learned teacher": [r.value for r in chain]},
+        ),
+        "area of a mode (data: 1)": (
+            {"exact guided flow": spread["exact"]},
+            {"student, 1 step": spread["student"]},
+        ),
+    }
+    return show(WS, panels, xlabel="guidance w", title="Guidance, learned and exact")
+
+
+def steps(folder: Path) -> Figure:
+    """1, 2, 4, 8 steps of the LCD student at several w: means over the seeds."""
+    group = [r["rows"] for r in read(folder) if r["part"] == "LCD-exact"]
+    panels = {}
+    for measure in ("median", "RMSE"):
+        lines = {
+            f"w = {w}": [statistics.mean(r[f"w = {w}, {k}-step {measure}"] for r in group) for k in STEPS]
+            for w in (0, 1, 3, 8)
+        }
+        panels[f"{measure} to the exact guided flow"] = ({}, lines)
+    return show(
+        STEPS, panels, xlabel="sampling steps", title="LCD: more steps of sampling, fresh noise in each"
+    )
+
+
+@torch.no_grad()
+def gamma(folder: Path, n: int = 2000) -> Figure:
+    """TCD's gamma against the number of steps: 1 is CM's sampler, 0 is without noise."""
+    data: GaussianMixture = points_named("ring")  # type: ignore[assignment]
+    f = load_model(folder / "TCD-exact-0")
+    exact = ExactTrajectory(data, f.schedule, f.t_min)
+    x_T = f.schedule.prior((n, data.dim), torch.Generator().manual_seed(0))
+    error: Values = {f"gamma = {g:g}": [] for g in GAMMAS}
+    outliers: Values = {name: [] for name in error}
+    for g, name in zip(GAMMAS, error, strict=True):
+        for k in FAR_STEPS:
+            times = time_grid(f.schedule, k, f.t_min).flip(0)
+            x, truth = (
+                sample(h, x_T, times, g, generator=torch.Generator().manual_seed(1)) for h in (f, exact)
+            )
+            error[name].append(rms(paired_error(x, truth, data.sigma_data)))
+            outliers[name].append(outlier_fraction(x, data))
+    panels = {
+        "RMSE to the exact f, same noise": ({}, error),
+        "points outside all modes": ({"exact": [exact_outliers(2)] * len(FAR_STEPS)}, outliers),
+    }
+    return show(FAR_STEPS, panels, xlabel="sampling steps", title="TCD: what gamma does to more steps")
+
+
+@torch.no_grad()
+def times(folder: Path, n: int = 2000) -> Figure:
+    """CM's greedy choice of times beside the default ones, both judged on noise that the choice has not seen."""
+    data: GaussianMixture = points_named("ring")  # type: ignore[assignment]
+    f = load_model(folder / "TCD-exact-0")
+    real, _ = data.sample(n, torch.Generator().manual_seed(5))
+    seen, fresh = (f.schedule.prior((n, data.dim), torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    grid = time_grid(f.schedule, 60, f.t_min)
+    score: Callable[[Tensor], float] = lambda x: energy_distance(x[:1000], real[:1000])  # noqa: E731
+    values: dict[str, Values] = {m: {"default times": [], "chosen times": []} for m in ("outliers", "energy")}
+    for k in STEPS[:3]:
+        chosen = choose_times(f, seen, score, k, grid=grid)
+        default = time_grid(f.schedule, k, f.t_min).flip(0)
+        print(f"{k} steps: default {rounded(default)}, chosen {rounded(chosen)}")
+        for name, at in (("default times", default), ("chosen times", chosen)):
+            x = sample(f, fresh, at, generator=torch.Generator().manual_seed(7))
+            values["outliers"][name].append(outlier_fraction(x, data))
+            values["energy"][name].append(energy_distance(x, real))
+    again, _ = data.sample(n, torch.Generator().manual_seed(6))
+    panels = {
+        "points outside all modes": ({"exact": [exact_outliers(2)] * 3}, values["outliers"]),
+        "energy distance to data": ({"data again": [energy_distance(again, real)] * 3}, values["energy"]),
+    }
+    return show(STEPS[:3], panels, xlabel="sampling steps (gamma = 1)", title="The choice of times")
+
+
+def triangle(folder: Path) -> Figure:
+    """TCD's error between all pairs of times, in both units."""
+    error = pairs_error(load_model(folder / "TCD-exact-0"), points_named("ring"))  # type: ignore[arg-type]
+    relative = {
+        "of the distance moved": error.error / error.moved,
+        "of the spread at u": error.error / error.spread,
+    }
+    return plots.pairs(error.levels, relative, title="TCD from t to u: relative error of every pair of times")
+
+
+STUDIES: dict[str, Callable[[Path], Figure]] = {
+    "lcd_skip": skips,
+    "lcd_guidance": guidance,
+    "lcd_steps": steps,
+    "tcd_gamma": gamma,
+    "tcd_pairs": triangle,
+    "chosen_times": times,
+}
+
+
+def main(
+    studies: tuple[str, ...] = tuple(STUDIES),
+    *,
+    folder: Path = Path("runs/guided"),
+    figures: Path = Path("docs/figures"),
+) -> None:
+    """Measure, print and draw the studies from the runs of guided_study.
+
+    Args:
+        studies: which
+        folder: where guided_study kept its runs
+        figures: where the figures go
+    """
+    torch.set_num_threads(1)
+    for name in studies:
+        print(f"# {name}")
+        STUDIES[name](folder).savefig(figures / f"{name}.png")
+
+
+def show(x: Sequence[float], panels: dict, **words: str) -> Figure:
+    """Print the values of a figure, and draw it."""
+    for measure, (truth, learned) in panels.items():
+        print(json.dumps({measure: {k: rounded(v) for k, v in (truth | learned).items()}}))
+    return plots.curves(x, panels, **words)
+
+
+def rounded(values: Sequence[float] | Tensor) -> list[float]:
+    """Three significant digits, to print."""
+    return [float(f"{value:.3g}") for value in values]
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
