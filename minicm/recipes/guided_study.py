@@ -1,11 +1,12 @@
 """The guided family over seeds: LCD, TCD, LCF and LCM-LoRA, each against its exact answer, resumable at any step.
 
-Run with `python -m minicm.recipes.guided_study --seeds 0 1 2 3 4`; docs/results.md holds a run. What is done stands in
+Run with `python -m minicm.recipes.guided_study`; docs/results.md holds a run. What is done stands in
 FOLDER/results.jsonl, a line a training, and is not done again; a training that was cut short goes on from its checkpoint.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import time
@@ -17,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import tyro
 
 from minicm.checkpoint import load_checkpoint, load_model, save_checkpoint
 from minicm.denoiser import Denoiser
@@ -173,26 +173,25 @@ PARTS = {
 }
 
 
-def main(
-    *,
-    parts: tuple[str, ...] = tuple(PARTS),
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4),
-    share: float = 1.0,
-    folder: Path = Path("runs/guided"),
-) -> None:
-    """Train and measure the parts for the seeds, and print the tables.
-
-    Args:
-        parts: which, of the names in PARTS; lcd and adapters need the teacher
-        seeds: of weights, data and noise
-        share: share of each recipe's steps, for a quick look
-        folder: where runs and results are kept
-    """
+def main() -> None:
+    """Train and measure the parts for the seeds, and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "parts", nargs="*", choices=[*PARTS, []], help="which; lcd and adapters need the teacher"
+    )
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4], help="of weights, data and noise"
+    )
+    parser.add_argument("--share", type=float, default=1.0, help="of each recipe's steps, for a quick look")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("runs/guided"), help="where runs and results are kept"
+    )
+    args = parser.parse_args()
     torch.set_num_threads(1)
-    for seed in seeds:
-        for part in parts:
-            PARTS[part](Study(folder, seed, share))
-    print(table(read(folder)))
+    for seed in args.seeds:
+        for part in args.parts or PARTS:
+            PARTS[part](Study(args.folder, seed, args.share))
+    print(table(read(args.folder)))
 
 
 def table(records: list[dict[str, Any]]) -> str:
@@ -214,4 +213,4 @@ def table(records: list[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    main()

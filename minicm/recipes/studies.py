@@ -6,13 +6,13 @@ prints the numbers of each figure. docs/results.md holds a run.
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-import tyro
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -190,23 +190,19 @@ STUDIES: dict[str, Callable[[Path], Figure]] = {
 }
 
 
-def main(
-    studies: tuple[str, ...] = tuple(STUDIES),
-    *,
-    folder: Path = Path("runs/guided"),
-    figures: Path = Path("docs/figures"),
-) -> None:
-    """Measure, print and draw the studies from the runs of guided_study.
-
-    Args:
-        studies: which
-        folder: where guided_study kept its runs
-        figures: where the figures go
-    """
+def main() -> None:
+    """Measure, print and draw the studies from the runs of guided_study."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("studies", nargs="*", choices=[*STUDIES, []], help="which")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("runs/guided"), help="where guided_study kept its runs"
+    )
+    parser.add_argument("--figures", type=Path, default=Path("docs/figures"), help="where the figures go")
+    args = parser.parse_args()
     torch.set_num_threads(1)
-    for name in studies:
+    for name in args.studies or STUDIES:
         print(f"# {name}")
-        STUDIES[name](folder).savefig(figures / f"{name}.png")
+        STUDIES[name](args.folder).savefig(args.figures / f"{name}.png")
 
 
 def show(x: Sequence[float], panels: dict, **words: str) -> Figure:
@@ -222,4 +218,4 @@ def rounded(values: Sequence[float] | Tensor) -> list[float]:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    main()
