@@ -17,10 +17,14 @@ import tyro
 
 from minicm.checkpoint import CheckpointError, load_checkpoint, load_model
 from minicm.export import export
+from minicm.parallel import processes, rank
 from minicm.plots.images import sheet
 from minicm.recipes import (
+    cifar10,
+    cifar10_published,
     digits,
     digits_latent,
+    evaluate_cifar10,
     evaluate_digits,
     family,
     guided,
@@ -73,6 +77,16 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
     "digits-lcd": digits_latent.digits_lcd,
     "digits-tcd": digits_latent.digits_tcd,
     "digits-lcm-lora": digits_latent.digits_lcm_lora,
+    "cifar10-teacher": cifar10.cifar10_teacher,
+    "cifar10-teacher-published": cifar10_published.cifar10_teacher_published,
+    "cifar10-cd": cifar10.cifar10_cd,
+    "cifar10-cd-published": cifar10_published.cifar10_cd_published,
+    "cifar10-ct": cifar10.cifar10_ct,
+    "cifar10-ct-published": cifar10_published.cifar10_ct_published,
+    "cifar10-ect": cifar10.cifar10_ect,
+    "cifar10-ect-published": cifar10_published.cifar10_ect_published,
+    "cifar10-lcd": cifar10.cifar10_lcd,
+    "cifar10-lcd-published": cifar10_published.cifar10_lcd_published,
 }
 # what `evaluate` reports of a recipe's run; of those that are not here, errors of unconditional samples
 REPORTS: dict[str, Callable[..., list[Row]]] = {
@@ -83,7 +97,9 @@ REPORTS: dict[str, Callable[..., list[Row]]] = {
     "mixture-lcf": guided.evaluate_run,
     "mixture-lcm-lora": lora.evaluate_run,
     "mixture-style-lora": lora.evaluate_run,
-} | {name: evaluate_digits.evaluate_run for name in RECIPES if name.startswith("digits-")}
+}
+REPORTS |= {name: evaluate_digits.evaluate_run for name in RECIPES if name.startswith("digits-")}
+REPORTS |= {name: evaluate_cifar10.evaluate_run for name in RECIPES if name.startswith("cifar10-")}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -135,9 +151,13 @@ def train_command(name: str, recipe: Callable[..., Recipe]) -> Callable[..., int
 
     @functools.wraps(recipe)
     def command(*, where: RunOptions = RunOptions(), **options: Any) -> int:
-        done = run(name, recipe(**options), options, where)
-        print(f"{done.folder}: {done.k} steps in {done.seconds:.0f} s; see: minicm evaluate {done.folder}")
-        return 0 if done.k == options["config"].steps else 130
+        with processes():
+            done = run(name, recipe(**options), options, where)
+            if rank() == 0:
+                print(
+                    f"{done.folder}: {done.k} steps in {done.seconds:.0f} s; see: minicm evaluate {done.folder}"
+                )
+        return 0 if done.k == options["config"].steps or where.budget else 130
 
     own = inspect.signature(recipe)
     where = inspect.Parameter(

@@ -54,7 +54,13 @@ class Size:
             torch.manual_seed(seed)
             attention, dropout = self.attention, self.dropout
             return UNet(
-                3, self.width, self.mults, blocks=self.blocks, attention=attention, dropout=dropout, classes=classes
+                3,
+                self.width,
+                self.mults,
+                blocks=self.blocks,
+                attention=attention,
+                dropout=dropout,
+                classes=classes,
             )
 
 

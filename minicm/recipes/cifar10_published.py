@@ -24,6 +24,7 @@ With --accumulate N or several processes (torchrun) the batches stay the publish
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from minicm.data.cifar10 import Cifar10
@@ -41,7 +42,6 @@ from minicm.times import karras_grid
 from minicm.train import TrainConfig
 
 PUBLISHED = Size(width=128, mults=(2, 2, 2), blocks=4, attention=(2,))  # EDM, Table 7
-DROPOUT = 0.13  # EDM's
 CM = TrainConfig(
     steps=800_000, batch=512, lr=4e-4, warmup=0, final_lr=1.0, beta2=0.999, ema=0.9999, radam=True
 )
@@ -50,7 +50,7 @@ CM = TrainConfig(
 def cifar10_teacher_published(
     *,
     source: Source = Source(),
-    size: Size = Size(**{**vars(PUBLISHED), "dropout": DROPOUT}),
+    size: Size = replace(PUBLISHED, dropout=0.13),
     conditional: bool = False,
     config: TrainConfig = TrainConfig(
         steps=390_625, batch=512, lr=1e-3, warmup=19_531, final_lr=1.0, beta2=0.999, ema=0.99929
