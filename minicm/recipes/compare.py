@@ -10,20 +10,20 @@ from contextlib import contextmanager
 from dataclasses import replace
 from inspect import signature
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from minicm.data.mixtures import GaussianMixture
-from minicm.recipes import family, mixtures, upper_bound
+from minicm.recipes import family, mixtures, trajectory, upper_bound
 from minicm.recipes.budget import cost, steps_within
 from minicm.recipes.evaluate import Row, against_teacher, evaluate, evaluate_teacher
 from minicm.recipes.report import figure, table
 from minicm.recipes.run import Recipe, RunOptions, run
+from minicm.recipes.trajectory import MixtureName
 from minicm.schedules import EDM, Schedule
 
-Mixture = Literal["ring", "random", "grid"]
 METHODS: dict[str, Callable[..., Recipe]] = {
     "teacher": mixtures.mixture_teacher,
     "regression on f*": upper_bound.mixture_regression,
@@ -32,6 +32,7 @@ METHODS: dict[str, Callable[..., Recipe]] = {
     "CD published": mixtures.mixture_cd_published,
     "sCD exact": family.mixture_scd,
     "sCD": family.mixture_scd,
+    "TCD exact": trajectory.mixture_tcd,
     "CT": mixtures.mixture_ct,
     "CT published": mixtures.mixture_ct_published,
     "iCT": family.mixture_ict,
@@ -47,7 +48,7 @@ FROM_TEACHER = {
 def compare(
     *,
     methods: tuple[str, ...] = tuple(METHODS),
-    data: tuple[Mixture, ...] = ("ring", "random", "grid"),
+    data: tuple[MixtureName, ...] = ("ring", "random", "grid"),
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4),
     evaluations: int | None = 6_000_000,
     folder: Path = Path("runs/compare"),
@@ -83,7 +84,7 @@ class Task(NamedTuple):
     """One training of a comparison."""
 
     method: str
-    data: Mixture
+    data: MixtureName
     seed: int
     evaluations: int | None  # its budget; None for the recipe's own steps
 
@@ -118,7 +119,7 @@ def read(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _tasks(
-    methods: tuple[str, ...], data: tuple[Mixture, ...], seeds: tuple[int, ...], evaluations: int | None
+    methods: tuple[str, ...], data: tuple[MixtureName, ...], seeds: tuple[int, ...], evaluations: int | None
 ) -> Iterator[Task]:
     """Seed by seed, so that one cut short compares all methods; a teacher before its students."""
     for seed in seeds:
