@@ -10,6 +10,7 @@ from pathlib import Path
 from sphinx.application import Sphinx
 
 ROOT = Path(__file__).parents[2]
+SECRET = ("minicm.course.solutions", "minicm.course.mutants")  # for instructors, who have the source
 ROOMS = {  # page -> the rooms of the architecture that it shows; a module that is in none goes to the last page
     "Clocks, times, denoiser": ("schedules", "times", "distances", "denoiser"),
     "Networks": ("nets",),
@@ -19,6 +20,7 @@ ROOMS = {  # page -> the rooms of the architecture that it shows; a module that 
     "Training": ("ema", "checkpoint", "train", "resume", "parallel", "export"),
     "Measuring": ("metrics",),
     "Figures": ("plots",),
+    "Course": ("course",),
     "Recipes and the command": (),
 }
 
@@ -38,7 +40,8 @@ def write(path: Path, text: str) -> None:
 def modules() -> list[tuple[str, bool]]:
     """(name, whether it is a package) of every public module of minicm, without importing any."""
     found = pkgutil.walk_packages([str(ROOT / "minicm")], "minicm.", onerror=lambda name: None)
-    return [(m.name, m.ispkg) for m in found if not any(part.startswith("_") for part in m.name.split("."))]
+    names = [(m.name, m.ispkg) for m in found if not m.name.startswith(SECRET)]
+    return [(name, is_package) for name, is_package in names if "._" not in name]
 
 
 def reference(folder: Path) -> None:
