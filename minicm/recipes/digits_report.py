@@ -27,6 +27,7 @@ from minicm.recipes.evaluate_images import few_steps, many_steps
 from minicm.recipes.trained import trained
 
 MEASURES = ("class Frechet", "label agreement", "precision", "recall", "classifier sure", "nearest", "copied")
+HEUN = 40  # steps of the teacher
 
 
 def evaluated(folder: Path) -> list[Row]:
@@ -80,11 +81,14 @@ def figures(folder: Path) -> dict[str, Figure]:
     x_T = f.schedule.prior((15, 1, 8, 8), generator)
     samples = {steps: few_steps(f, x_T, label, steps) for steps in LEVELS}
     y, c = test.images[:12], test.labels[:12]
-    times = time_grid(f.schedule, 40).flip(0)
+    times = time_grid(f.schedule, HEUN).flip(0)
     pair = [f.schedule.prior((4, 1, 8, 8), generator) for _ in range(2)]
     return {
         "digits_few_steps": few_step_samples(
-            samples, many_steps(teacher, x_T, label), label, "Digits from the same noise, one column each"
+            samples,
+            many_steps(teacher, x_T, label, steps=HEUN),
+            label,
+            "Digits from the same noise, one column each",
         ),
         "digits_trajectory": along_a_trajectory(f, teacher, x_T[3:4], times, label=label[3:4]),
         "digits_nearest": nearest_training(samples[1], train.images),
