@@ -77,7 +77,7 @@ def digits_cd(
 
 
 def digits_ect(
-    *, teacher: Path, config: TrainConfig = TrainConfig(steps=1600, batch=64, lr=1e-3, ema=0.995)
+    *, teacher: Path, config: TrainConfig = TrainConfig(steps=1200, batch=64, lr=1e-3, ema=0.995)
 ) -> Recipe:
     """Easy consistency tuning: from a digits-teacher's weights, on the data alone.
 
@@ -89,7 +89,7 @@ def digits_ect(
     return Recipe(consistency_model(tuned_net(diffusion_model(teacher))), objective, pixels(), config)
 
 
-def digits_ict(*, config: TrainConfig = TrainConfig(steps=2500, batch=64, lr=1e-3, ema=0.998)) -> Recipe:
+def digits_ict(*, config: TrainConfig = TrainConfig(steps=1600, batch=64, lr=1e-3, ema=0.998)) -> Recipe:
     """Improved consistency training of the digits: no teacher, random weights.
 
     Args:
@@ -100,7 +100,7 @@ def digits_ict(*, config: TrainConfig = TrainConfig(steps=2500, batch=64, lr=1e-
 
 
 def digits_scm(
-    *, teacher: Path, config: TrainConfig = TrainConfig(steps=1200, batch=64, lr=1e-3, ema=0.995)
+    *, teacher: Path, config: TrainConfig = TrainConfig(steps=800, batch=64, lr=1e-3, ema=0.995)
 ) -> Recipe:
     """Continuous-time distillation (sCD) of a digits-teacher, whose EDM clock is turned into TrigFlow.
 
