@@ -10,8 +10,9 @@ import torch
 from minicm.denoiser import Denoiser
 from minicm.objectives.cd import CD
 from minicm.recipes import bench as module
-from minicm.recipes.bench import SMOKE, bench, count_flops, makers, plain_stepper, race, ring, stepper
+from minicm.recipes.bench import SMOKE, bench, makers, plain_stepper, ring, stepper
 from minicm.recipes.plain import plain_cd
+from minicm.recipes.racing import count_flops, race
 from minicm.times import karras_grid
 from minicm.train import TrainConfig, train
 

@@ -1,21 +1,15 @@
 """How fast minicm is on this machine: training steps, sampling and the exact flow, beside a matmul and a plain loop.
 
-Machines are noisy, so whatever is compared takes turns: in every round each variant runs once, a ratio is taken within
-a round, and a report gives the median of the rounds and their quartiles. The work of a step is counted, not
-estimated: every matrix product that it really makes, at 2 operations a multiplication and addition, and nothing else.
+What is compared takes turns, and work is counted: `racing` says how. Pictures are measured by `bench_images`.
 """
 
 from __future__ import annotations
 
 import json
-import statistics
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -31,9 +25,11 @@ from minicm.objectives.ict import ICT
 from minicm.objectives.lcd import LCD
 from minicm.objectives.scm import SCM
 from minicm.objectives.tcd import TCD
+from minicm.recipes import bench_images
 from minicm.recipes.evaluate import sampling_times
 from minicm.recipes.machine import machine, peak_memory
 from minicm.recipes.plain import plain_cd
+from minicm.recipes.racing import Report, cell, count_flops, race, rates, say, spread, warm
 from minicm.recipes.run import new_folder
 from minicm.sampling import Counted, edm_sample, sample
 from minicm.schedules import EDM, VP, TrigFlow
@@ -66,13 +62,20 @@ class Size:
 
 SMOKE = Size(batch=32, width=16, features=8, steps=1, rounds=2, points=100, draws=2)
 Pair = tuple[Denoiser, Objective]
-Report = dict[str, Any]
 
 
-def bench(*, fast: bool = False, threads: int = 1, compiled: bool = True, out: Path | None = None) -> int:
+def bench(
+    *,
+    images: bool = False,
+    fast: bool = False,
+    threads: int = 1,
+    compiled: bool = True,
+    out: Path | None = None,
+) -> int:
     """Measure training steps, sampling and the exact flow on this machine's processor, and write them down.
 
     Args:
+        images: a U-Net on pictures of 32x32 instead, on a GPU if there is one, in float32 and bfloat16
         fast: a smoke test of a few seconds, never compiled; its numbers mean nothing
         threads: processor threads to use; one gives the steadiest numbers
         compiled: measure torch.compile'd networks, too; needs a C++ compiler, and some minutes the first time
@@ -87,11 +90,14 @@ def bench(*, fast: bool = False, threads: int = 1, compiled: bool = True, out: P
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        report = measure(SMOKE if fast else Size(), compiled and not fast)
+        if images:
+            report = bench_images.measure(fast=fast, compiled=compiled)
+        else:
+            report = measure(SMOKE if fast else Size(), compiled and not fast)
     finally:
         torch.set_num_threads(before)
     out.write_text(json.dumps(report, indent=1) + "\n")
-    print(f"{render(report)}\n\n{out}")
+    print(f"{(bench_images.render if images else render)(report)}\n\n{out}")
     return 0
 
 
@@ -99,11 +105,11 @@ def measure(size: Size, compiled: bool) -> Report:
     """All numbers of the report, as JSON values."""
     report: Report = {"machine": machine(), "size": asdict(size), "training": {}, "peak_memory_mb": {}}
     for name, make in makers(size).items():
-        _say(name)
+        say(name)
         report["training"][name] = training(make, size, compiled, plain=name == "CD")
     report["peak_memory_mb"]["training"] = peak_memory()
     for name, section in {"sampling": sampling, "exact_flow": exact_flow}.items():
-        _say(name)
+        say(name)
         report[name] = section(size)
         report["peak_memory_mb"][name] = peak_memory()
     return report
@@ -157,7 +163,7 @@ def stepper(pair: Pair, size: Size) -> Callable[[], object]:
     """A function that does the next training step at each call; the first three are done."""
     f, objective = pair
     config = TrainConfig(steps=1_000_000, batch=size.batch, lr=1e-3)
-    return _warm(partial(next, train(f, objective, ring(), config)))
+    return warm(partial(next, train(f, objective, ring(), config)))
 
 
 def plain_stepper(pair: Pair, size: Size) -> Callable[[], object]:
@@ -165,9 +171,7 @@ def plain_stepper(pair: Pair, size: Size) -> Callable[[], object]:
     f, objective = pair
     assert isinstance(objective, CD) and isinstance(objective.grid, torch.Tensor)
     nets = f.net, objective.teacher.net  # type: ignore[attr-defined]
-    return _warm(
-        partial(next, plain_cd(*nets, ring(), batch=size.batch, lr=1e-3, points=len(objective.grid)))
-    )
+    return warm(partial(next, plain_cd(*nets, ring(), batch=size.batch, lr=1e-3, points=len(objective.grid))))
 
 
 def compile_nets(pair: Pair) -> Pair:
@@ -186,50 +190,7 @@ def matmul(size: Size) -> Callable[[], object]:
         for _ in range(MATMULS):
             a @ b
 
-    return _warm(products)
-
-
-def count_flops(step: Callable[[], object]) -> int:
-    """Operations in the matrix products of one call, backward pass included; two a multiplication and addition."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter:
-        step()
-    return counter.get_total_flops()
-
-
-def race(turns: dict[str, Callable[[], object]], rounds: int, calls: int = 1) -> dict[str, list[float]]:
-    """Seconds a call of each function, one number a round; in every round each has its turn of some calls."""
-    seconds: dict[str, list[float]] = {name: [] for name in turns}
-    for _ in range(rounds):
-        for name, call in turns.items():
-            started = time.perf_counter()
-            for _ in range(calls):
-                call()
-            seconds[name].append((time.perf_counter() - started) / calls)
-    return seconds
-
-
-def rates(seconds: dict[str, list[float]], flops: dict[str, int]) -> Report:
-    """Steps a second, and GFLOP/s as they are, over the matmul's, and steps over the plain loop's, round by round."""
-    matmul = [flops["matmul"] / t for t in seconds["matmul"]]
-    report: Report = {"gflop": flops["eager"] / 1e9, "matmul_gflops": spread([rate / 1e9 for rate in matmul])}
-    for name in seconds.keys() - {"matmul"}:
-        times = seconds[name]
-        report[name] = {
-            "steps_per_second": spread([1 / t for t in times]),
-            "gflops": spread([flops[name] / t / 1e9 for t in times]),
-            "share_of_matmul": spread([flops[name] / t / rate for t, rate in zip(times, matmul)]),
-        }
-        if "plain" in seconds and name != "plain":
-            report[name]["over_plain"] = spread([p / t for p, t in zip(seconds["plain"], times)])
-    return report
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    """Median and quartiles of at least two numbers."""
-    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
-    return {"median": median, "low": low, "high": high}
+    return warm(products)
 
 
 def sampling(size: Size) -> Report:
@@ -283,27 +244,13 @@ def render(report: Report) -> str:
             lines.append(f"| {name} | | not compiled: {row['not_compiled']} | | | | |")
     lines += ["", "| points | evaluations | seconds |", "|---|---:|---:|"]
     for name, row in report["sampling"].items():
-        lines.append(f"| {size['points']} in {name} | {row['evaluations']} | {_cell(row['seconds'])} |")
-    lines.append(f"| {size['points']} by the exact flow | | {_cell(report['exact_flow']['seconds'])} |")
+        lines.append(f"| {size['points']} in {name} | {row['evaluations']} | {cell(row['seconds'])} |")
+    lines.append(f"| {size['points']} by the exact flow | | {cell(report['exact_flow']['seconds'])} |")
     memory = ", ".join(f"{name} {mb or float('nan'):.0f}" for name, mb in report["peak_memory_mb"].items())
     return "\n".join([*lines, "", f"Most memory held up to the end of each part, MB: {memory}"])
 
 
 def _line(name: str, row: Report, variant: str) -> str:
     parts = ("steps_per_second", "gflops", "share_of_matmul", "over_plain")
-    cells = " | ".join(_cell(row[variant].get(part)) for part in parts)
+    cells = " | ".join(cell(row[variant].get(part)) for part in parts)
     return f"| {name} | {row['gflop']:.3g} | {variant} | {cells} |"
-
-
-def _cell(number: dict[str, float] | None) -> str:
-    return "" if number is None else "{median:.3g} ({low:.3g} .. {high:.3g})".format(**number)
-
-
-def _warm(call: Callable[[], object]) -> Callable[[], object]:
-    for _ in range(3):
-        call()
-    return call
-
-
-def _say(what: str) -> None:
-    print(f"bench: {what}", file=sys.stderr)
