@@ -142,7 +142,7 @@ def test_adapters_on_top_of_adapters_are_read_back(runs, tmp_path):
     x, t, label = torch.randn(6, 2), torch.full((6,), 500.0), torch.arange(6) % 2
     back = load_model(tmp_path / "own")
     assert torch.equal(back(x, t, label), done.ema(x, t, label))
-    assert len(lora_state(back.net, 1)["out.A"]) == 3 and len(lora_state(back.net, 0)["out.A"]) == 16
+    assert len(lora_state(back.net, 1)["out.A"]) == 3 and len(lora_state(back.net, 0)["out.A"]) == 32
 
 
 def test_turning_a_mixture_turns_its_points_and_its_flow():

@@ -38,6 +38,7 @@ class Study:
 
     def __init__(self, folder: Path, seed: int, share: float) -> None:
         self.folder, self.seed, self.share = folder, seed, share
+        self.base = folder / "guided-teacher-0"  # one teacher for the students of all seeds
         folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, part: str) -> Path:
@@ -66,7 +67,7 @@ class Study:
         done, started = self._steps_done(part), time.process_time()
         if done < config.steps:
             where = {"resume": self.path(part)} if done else {"folder": self.path(part), "overwrite": True}
-            name = "mixture-" + part if part.endswith("teacher") else part  # a teacher is known by its name
+            name = f"mixture-{part.lower()}"  # a teacher, and a style, are known by their names
             run(name, recipe(config=config, **options), options, RunOptions(**where))
         spent = time.process_time() - started  # of this process: other work on the machine does not count
         seconds = round(spent * config.steps / (config.steps - done), 1) if done < config.steps else None
@@ -98,7 +99,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 # ---------------------------------------------------------------------------------------------- parts
 def teacher(study: Study) -> None:
-    """The guided teacher that the learned-teacher parts of a seed distil."""
+    """The guided teacher: that of seed 0 is the one that students and adapters of all seeds start from."""
     measure = partial(guided.evaluate_guided_teacher, data=guided.classed("ring"))
     study.train("guided-teacher", guided.mixture_guided_teacher, measure)
 
@@ -110,7 +111,7 @@ def lcd_exact(study: Study) -> None:
 
 def lcd(study: Study) -> None:
     """LCD from the learned teacher."""
-    study.train("LCD", guided.mixture_lcd, _guided_errors(), teacher=study.path("guided-teacher"))
+    study.train("LCD", guided.mixture_lcd, _guided_errors(), teacher=study.base)
 
 
 def tcd_exact(study: Study) -> None:
@@ -119,25 +120,27 @@ def tcd_exact(study: Study) -> None:
     study.train("TCD-exact", trajectory.mixture_tcd, measure)
 
 
-def adapters(study: Study) -> None:
-    """LCM-LoRA and a style apart, their sum, and what the sum spares: adapters distilled from the style's own teacher."""
-    base = study.path("guided-teacher")
-    ring, style = guided.classed("ring"), guided.classed(STYLE)
-    fast = partial(guided.evaluate_guided, ws=(W,), steps=(1, 4))
-    study.train("LCM-LoRA", lora.mixture_lcm_lora, partial(fast, data=ring), teacher=base, w=W)
+def lcm_lora(study: Study) -> None:
+    """LCM-LoRA: adapters that make the learned teacher fast."""
+    measure = _guided_errors(ws=(W,), steps=(1, 4))
+    study.train("LCM-LoRA", lora.mixture_lcm_lora, measure, teacher=study.base, w=W)
+
+
+def style_lora(study: Study) -> None:
+    """A style's adapters, their sum with LCM-LoRA's, and what the sum spares: distilling the style's own teacher."""
+    style = guided.classed(STYLE)
     chain = partial(guided.evaluate_guided_teacher, data=style, ws=(W,))
-    study.train("style-LoRA", lora.mixture_style_lora, chain, teacher=base, data=STYLE)
-    own = partial(fast, data=style)
     tuned = study.path("style-LoRA")
-    study.train("LCM-LoRA-of-style", lora.mixture_lcm_lora, own, teacher=tuned, data=STYLE, w=W)
-    study.train("LCD-of-style", guided.mixture_lcd, own, teacher=tuned, data=STYLE)
+    study.train("style-LoRA", lora.mixture_style_lora, chain, teacher=study.base, data=STYLE)
     if not study.done("composed"):
-        study.record("composed", compositions(study, fast))
+        study.record("composed", compositions(study))
+    own = partial(guided.evaluate_guided, data=style, ws=(W,), steps=(1, 4))
+    study.train("LCM-LoRA-of-style", lora.mixture_lcm_lora, own, teacher=tuned, data=STYLE, w=W)
 
 
-def compositions(study: Study, measure: Callable[..., list[Row]]) -> list[Row]:
+def compositions(study: Study) -> list[Row]:
     """Sums of the two adapters, read back from files of their own, against the style's exact answer."""
-    base, style = load_model(study.path("guided-teacher")), guided.classed(STYLE)
+    base, style = load_model(study.base), guided.classed(STYLE)
     states = {}
     for part in ("LCM-LoRA", "style-LoRA"):
         file = study.folder / f"{part}-{study.seed}.safetensors"
@@ -147,7 +150,8 @@ def compositions(study: Study, measure: Callable[..., list[Row]]) -> list[Row]:
     for style_weight, lcm_weight in LAMBDAS:
         f = lora.composed(base, (states["style-LoRA"], style_weight), (states["LCM-LoRA"], lcm_weight))
         name = f"{style_weight:g} style + {lcm_weight:g} LCM"
-        rows += [replace(row, name=f"{name}, {row.name}") for row in measure(f, data=style)]
+        measured = guided.evaluate_guided(f, style, ws=(W,), steps=(1, 4))
+        rows += [replace(row, name=f"{name}, {row.name}") for row in measured]
     return rows
 
 
@@ -168,7 +172,8 @@ PARTS = {
     "lcd-exact": lcd_exact,
     "lcd": lcd,
     "tcd-exact": tcd_exact,
-    "adapters": adapters,
+    "lcm-lora": lcm_lora,
+    "style-lora": style_lora,
     "skips": skips,
 }
 
@@ -177,7 +182,10 @@ def main() -> None:
     """Train and measure the parts for the seeds, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "parts", nargs="*", choices=[*PARTS, []], help="which; lcd and adapters need the teacher"
+        "parts",
+        nargs="*",
+        choices=[*PARTS, []],
+        help="which; lcd and lora need the teacher, style-lora also lcm-lora",
     )
     parser.add_argument(
         "--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4], help="of weights, data and noise"

@@ -47,9 +47,9 @@ def mixture_lcm_lora(
     *,
     teacher: Path,
     data: MixtureName = "ring",
-    rank: int = 16,
+    rank: int = 32,
     w: float = 1.0,
-    config: TrainConfig = TrainConfig(steps=4000, batch=256, lr=2e-3),
+    config: TrainConfig = TrainConfig(steps=5000, batch=256, lr=2e-3),
 ) -> Recipe:
     """LCM-LoRA, the acceleration: adapters that make a teacher a consistency model, at one scale of guidance.
 
@@ -78,7 +78,7 @@ def mixture_style_lora(
     *,
     teacher: Path,
     data: MixtureName = "turned",
-    rank: int = 16,
+    rank: int = 32,
     config: TrainConfig = TrainConfig(steps=3000, batch=512, lr=2e-3),
 ) -> Recipe:
     """The style: adapters that fine-tune a teacher to another mixture.
