@@ -76,7 +76,7 @@ def notebooks(folder: Path) -> None:
         write(folder / source.name, text.replace("](_DOCS_", "](../"))
     for picture in [p for kind in ("png", "gif", "svg") for p in (ROOT / "notebooks").glob(f"*.{kind}")]:
         shutil.copyfile(picture, folder / picture.name)
-    names = [source.stem for source in sources]
+    names = [f"{source.stem[:2]} {title_of(source)} <{source.stem}>" for source in sources]
     intro = (
         "Each notebook is one idea: a question, a prediction, a run, a picture with the truth beside the learned, and a check. "
         "They are shown as committed; to run them, `make notebooks`."
