@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 from functools import partial
 
@@ -75,6 +76,16 @@ def test_a_budget_buys_steps():
         steps_within(2047, recipe)
 
 
+def test_the_average_of_a_short_training_forgets_its_start():
+    config = TrainConfig(steps=10_000, batch=8, lr=1e-3)
+    assert compare.shortened(config, 10_000) == config
+    for steps in (5, 100, 2000):
+        short = compare.shortened(config, steps)
+        assert (
+            short.steps == steps and short.ema**steps < 1e-4
+        )  # e^-10 is 5e-5: what is left of the first weights
+
+
 # -------------------------------------------------------------------------------------- the comparison
 def tiny_teacher(*, data="ring", config=TrainConfig(steps=9, batch=16, lr=1e-2)) -> Recipe:
     return Recipe(small(seed=config.seed), DSM(), mixtures.points_named(data), config)
@@ -126,12 +137,12 @@ def test_every_training_gets_the_same_budget_and_an_entry(tiny, tmp_path, capsys
 
 def test_what_is_done_is_not_done_again(tiny, tmp_path):
     go(tmp_path, seeds=(0,))
-    assert tiny == ["compare teacher", "compare CD exact", "compare CD"]
+    assert tiny == ["compare-teacher", "compare-CD-exact", "compare-CD"]
     go(tmp_path, seeds=(0,))
     assert len(tiny) == 3
     Task("CD exact", "ring", 0, 640).record(tmp_path).unlink()
     go(tmp_path, seeds=(0,))
-    assert tiny[3:] == ["compare CD exact"]
+    assert tiny[3:] == ["compare-CD-exact"]
     go(tmp_path, seeds=(0,), evaluations=1280)
     assert len(tiny) == 7  # another budget is another comparison
 
@@ -159,6 +170,12 @@ def test_without_a_budget_recipes_have_their_own_length_and_make_bands(tiny, tmp
     low, high = found["tiny-cd ring"]["1-step RMSE"]
     values = [r["rows"]["1-step RMSE"] for r in own if r["method"] != "teacher"]
     assert (low, high) == (min(values), max(values))
+    kept = tmp_path.with_name("bands.json")
+    kept.write_text('{"another ring": {}, "tiny-cd ring": {"gone": [0, 1]}}')
+    assert bands.update([tmp_path], kept) == ["tiny-cd ring", "tiny-teacher ring"]
+    merged = json.loads(kept.read_text())
+    assert merged["another ring"] == {} and "gone" not in merged["tiny-cd ring"]
+    assert merged["tiny-cd ring"]["1-step RMSE"] == pytest.approx([low, high], rel=1e-3)  # four digits
 
 
 def test_unknown_methods_are_refused(tmp_path):
@@ -196,7 +213,7 @@ def test_a_task_of_another_process_is_left_to_it(tiny, tmp_path, monkeypatch):
         assert not compare._do(task, tmp_path, Remembered(RING))
     assert tiny == []
     assert not compare._do(Task("CD", "ring", 0, 640), tmp_path, Remembered(RING))  # its teacher is not there
-    assert compare._do(task, tmp_path, Remembered(RING)) and tiny == ["compare CD exact"]
+    assert compare._do(task, tmp_path, Remembered(RING)) and tiny == ["compare-CD-exact"]
 
 
 # ------------------------------------------------------------------------------------- what is reported

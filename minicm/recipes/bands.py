@@ -1,6 +1,7 @@
 """What to expect: the range of each measure over healthy seeds, from finished comparisons and demos into bands.json.
 
-Run with `python -m minicm.recipes.bands runs/compare runs/demo-001 runs/demo-002 ...` after a change of recipes.
+After a change of recipes: `minicm compare --evaluations None --data ring --methods ...`, or some `minicm demo`, then
+`python -m minicm.recipes.bands runs/compare runs/demo-001 ...`. Recipes that these folders do not hold keep their bands.
 """
 
 from __future__ import annotations
@@ -38,10 +39,16 @@ def bands(folders: list[Path]) -> dict[str, dict[str, list[float]]]:
     return found
 
 
-if __name__ == "__main__":
-    rounded = {
+def update(folders: list[Path], path: Path = BANDS) -> list[str]:
+    """Put the bands of these folders into bands.json, beside those that they say nothing of; returns the new keys."""
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    found = {
         key: {name: [float(f"{edge:.4g}") for edge in edges] for name, edges in sorted(measures.items())}
-        for key, measures in sorted(bands([Path(name) for name in sys.argv[1:]]).items())
+        for key, measures in bands(folders).items()
     }
-    BANDS.write_text(json.dumps(rounded, indent=1) + "\n")
-    print(f"{BANDS}: {', '.join(rounded)}")
+    path.write_text(json.dumps(dict(sorted((kept | found).items())), indent=1) + "\n")
+    return sorted(found)
+
+
+if __name__ == "__main__":
+    print(f"{BANDS}: {', '.join(update([Path(name) for name in sys.argv[1:]]))}")
