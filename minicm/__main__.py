@@ -220,8 +220,9 @@ def sample_command(
             f"{checkpoint} holds a diffusion model, which one step cannot sample: distil it first"
         )
     run = trained(checkpoint)
-    given = conditioning(run.model, n, label, w, seed)
-    return save_samples(run, checkpoint, n, times, steps, gamma, given, seed, out)
+    generator = torch.Generator().manual_seed(seed)
+    given = conditioning(run.model, n, label, w, generator)
+    return save_samples(run, checkpoint, n, times, steps, gamma, given, generator, out)
 
 
 def evaluate_command(
@@ -287,7 +288,7 @@ def recipes_command() -> int:
 
 
 def conditioning(
-    model: Any, n: int, label: int | None, w: float | None, seed: int
+    model: Any, n: int, label: int | None, w: float | None, generator: torch.Generator
 ) -> dict[str, torch.Tensor]:
     """What a model is told beside x and t: label (n,), w (n,), as far as it knows them.
 
@@ -303,9 +304,10 @@ def conditioning(
     if w is not None and not 0 <= w < float("inf"):
         raise ValueError(f"w must be 0 (no guidance) or more, got {w:g}")
     given = {} if w is None else {"w": torch.full((n,), w, dtype=torch.float64)}
-    if classes:
-        drawn = torch.randint(classes, (n,), generator=torch.Generator().manual_seed(seed))
-        given["label"] = drawn if label is None else torch.full_like(drawn, label)
+    if classes and label is None:
+        given["label"] = torch.randint(classes, (n,), generator=generator)
+    elif classes:
+        given["label"] = torch.full((n,), label)
     return given
 
 
@@ -317,7 +319,7 @@ def save_samples(
     steps: int,
     gamma: float,
     given: dict[str, torch.Tensor],
-    seed: int,
+    generator: torch.Generator,
     out: Path | None,
 ) -> int:
     """Sample a model, save the points or pictures and say how often the network was evaluated."""
@@ -329,7 +331,6 @@ def save_samples(
     for file in (out, out.with_suffix(".png")) if run.pictures else (out,):
         if file.exists():
             raise FileExistsError(f"{file} exists: choose another --out")
-    generator = torch.Generator().manual_seed(seed)
     x_T = f.schedule.prior((n, *run.shape), generator)
     x = run.decode(sample(f, x_T, chosen, gamma, generator=generator, **given))
     with open(out, "xb") as file:  # x: not even a file that came in between is written over
