@@ -53,6 +53,7 @@ class Assignment:
     functions: tuple[str, ...]  # what adapters.py must offer
     tasks: tuple[Task, ...]
     forbidden: tuple[str, ...]  # modules of minicm that hold the answer: not to be imported by a submission
+    withheld: tuple[str, ...] = ()  # methods of a clock that hold it: a submission gets clocks without them
 
     @property
     def points(self) -> int:

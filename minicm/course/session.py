@@ -101,6 +101,7 @@ class Submission:
     def _load(self, process: _Process) -> None:
         order = {"folder": str(Path(self._home.name).resolve() / "submission"), "file": self.limits.file}
         order |= {"functions": list(self.assignment.functions), "forbidden": list(self.assignment.forbidden)}
+        order |= {"withheld": list(self.assignment.withheld)}
         order |= {"memory": self.limits.memory, "cpu": int(self.limits.seconds) + 10}
         try:
             loaded = process.start(order, self.end - time.monotonic())

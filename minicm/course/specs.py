@@ -6,6 +6,7 @@ They share no line with the code that they judge. Numbers are floats, points are
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 
 # ------------------------------------------------------------------------------------- A1: EDM's scalings
@@ -34,3 +35,55 @@ def c_out(t: float, sd: float, t_min: float = 0.0) -> float:
 def c_noise(t: float) -> float:
     """EDM, Table 1: ln(t)/4."""
     return math.log(t) / 4
+
+
+# ------------------------------------------------------------------- A2: steps of the probability-flow ODE
+Clock = tuple[Callable[[float], float], Callable[[float], float]]  # alpha and sigma
+Denoise = Callable[[list[float], float], list[float]]
+
+EDM: Clock = (lambda t: 1.0, lambda t: t)
+TRIGFLOW: Clock = (math.cos, lambda t: 0.5 * math.sin(t))
+
+
+def vp(T: int = 1000, beta_1: float = 1e-4, beta_T: float = 0.02) -> Clock:
+    """DDPM's chain, arXiv:2006.11239, section 4, t = 0 being clean: alpha_bar is a running product of 1 - beta."""
+    bars = [1.0]
+    for i in range(T):
+        bars.append(bars[-1] * (1 - (beta_1 + i / (T - 1) * (beta_T - beta_1))))
+    return (lambda t: math.sqrt(bars[int(t)]), lambda t: math.sqrt(1 - bars[int(t)]))
+
+
+def eps_hat(clock: Clock, x: list[float], x0: list[float], t: float) -> list[float]:
+    """x = alpha x0 + sigma eps, solved for eps."""
+    alpha, sigma = clock
+    return [(a - alpha(t) * b) / sigma(t) for a, b in zip(x, x0)]
+
+
+def euler(clock: Clock, denoise: Denoise, x: list[float], t: float, s: float) -> list[float]:
+    """The point at s that has the same x0 and the same eps: DDIM, arXiv:2010.02502, Eq. 12 without noise."""
+    alpha, sigma = clock
+    x0 = denoise(x, t)
+    return [alpha(s) * a + sigma(s) * e for a, e in zip(x0, eps_hat(clock, x, x0, t))]
+
+
+def heun(clock: Clock, denoise: Denoise, x: list[float], t: float, s: float) -> list[float]:
+    """EDM, arXiv:2206.00364, Algorithm 1, in y = x/alpha over lambda = sigma/alpha, where the slope is eps."""
+    alpha, sigma = clock
+    first = euler(clock, denoise, x, t, s)
+    if sigma(s) == 0:
+        return first
+    slope_t, slope_s = eps_hat(clock, x, denoise(x, t), t), eps_hat(clock, first, denoise(first, s), s)
+    width = sigma(s) / alpha(s) - sigma(t) / alpha(t)
+    return [alpha(s) * (a / alpha(t) + width * (p + q) / 2) for a, p, q in zip(x, slope_t, slope_s)]
+
+
+def ddim(x: float, eps: float, bar_t: float, bar_s: float) -> float:
+    """DDIM, arXiv:2010.02502, Eq. 12 with sigma = 0: predicted x0, then the direction pointing to x_t."""
+    predicted = (x - math.sqrt(1 - bar_t) * eps) / math.sqrt(bar_t)
+    return math.sqrt(bar_s) * predicted + math.sqrt(1 - bar_s) * eps
+
+
+def slope(x: list[float], y: list[float]) -> float:
+    """The least-squares slope of y over x."""
+    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
+    return sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y)) / sum((a - mean_x) ** 2 for a in x)
