@@ -90,10 +90,12 @@ class Job:
 
     @property
     def scale(self) -> Scale:
+        """How large everything is: small in a trial run."""
         return FAST if self.fast else Scale()
 
     @property
     def gpu(self) -> bool:
+        """Whether it runs on a GPU."""
         return torch.device(self.device).type == "cuda"
 
 
