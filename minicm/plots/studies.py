@@ -65,12 +65,5 @@ def _triangle(ax: Axes, levels: Sequence[float], error: np.ndarray) -> None:
     for i, j in zip(*np.nonzero(~np.isnan(error)), strict=True):
         dark = error[i, j] > 1e-2
         text = f"{error[i, j]:.2f}" if error[i, j] >= 0.095 else f"{error[i, j]:.3f}"
-        ax.text(
-            j,
-            i,
-            text.replace("0.", "."),
-            ha="center",
-            va="center",
-            fontsize=7,
-            color="white" if dark else "black",
-        )
+        text = "0" if error[i, j] < 5e-4 else text.replace("0.", ".")
+        ax.text(j, i, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")

@@ -6,7 +6,7 @@ held against it pointwise, at every w: what LCM's own paper could not show.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -33,20 +33,26 @@ from minicm.train import TrainConfig
 CLOCK = VP.scaled_linear()
 CLASSES = 2
 W_RANGE = (0.0, 8.0)
-SAMPLING = {  # times of few-step sampling: LCM's, the scheduler's 999, 759, 499, 259 for four steps
+SAMPLING: dict[
+    int, Sequence[float]
+] = {  # times of few-step sampling: LCM's, the scheduler's 999, 759, 499, 259 for four steps
     n: [1000.0 - 20 * (50 * i // n) for i in range(n)] for n in (1, 2, 4, 8)
 }
 
 
-MixtureName = Literal["ring", "grid", "random", "turned"]
+MixtureName = Literal["ring", "grid", "random", "tilted", "turned"]
 
 
 def classed(name: MixtureName) -> GaussianMixture:
-    """A mixture whose modes are in turn of class 0 and class 1; "turned" is the ring by half a mode's distance."""
+    """A mixture whose modes are in turn of class 0 and class 1; the ring, tilted by 10 and turned by 22.5 degrees.
+
+    22.5 degrees is half the angle between neighbours, as far as a ring of eight can be turned.
+    """
     makers: dict[str, Callable[..., GaussianMixture]] = {
         "ring": GaussianMixture.ring,
         "grid": GaussianMixture.grid,
         "random": GaussianMixture.random,
+        "tilted": lambda classes: turned(GaussianMixture.ring(classes=classes), 10.0),
         "turned": lambda classes: turned(GaussianMixture.ring(classes=classes), 22.5),
     }
     if name not in makers:
@@ -212,6 +218,7 @@ def evaluate_guided(
     *,
     ws: Sequence[float] = (0, 1, 3, 8),  # guidance; w + 1 in Imagen's convention
     steps: Sequence[int] = (1, 2, 4, 8),
+    times: Mapping[int, Sequence[float]] = SAMPLING,  # of each number of steps
     towards: float | None = None,  # the w of the exact flow, where it is not the one that f is told
     n: int = 2000,
     seed: int = 0,
@@ -232,7 +239,7 @@ def evaluate_guided(
             sample(
                 g,
                 x_T,
-                SAMPLING[k],
+                times[k],
                 generator=torch.Generator().manual_seed(seed + 1),
                 label=label,
                 w=scale,

@@ -20,13 +20,18 @@ from typing import Any
 import torch
 
 from minicm.checkpoint import load_checkpoint, load_model, save_checkpoint
+from minicm.data.mixtures import GaussianMixture
 from minicm.denoiser import Denoiser
 from minicm.nets.lora import lora_state
 from minicm.recipes import guided, lora, mixtures, trajectory
-from minicm.recipes.evaluate import Row
+from minicm.recipes.evaluate import Row, sampling_times
 from minicm.recipes.run import Recipe, RunOptions, run
 
-STYLE: guided.MixtureName = "turned"
+STYLES: tuple[guided.MixtureName, ...] = ("tilted", "turned")
+LATE = {  # 4 steps that end nearer the data than LCM's, where f and the denoiser differ less: noise levels .8, .2
+    "LCM's times": guided.SAMPLING,
+    "late times": {4: sampling_times(guided.CLOCK, 4).tolist()},
+}
 W = 1.0  # the guidance that LCM-LoRA takes in
 LAMBDAS = ((0.0, 1.0), (1.0, 1.0), (0.8, 1.0), (1.0, 0.8))  # of the style, of LCM
 SKIPS = (1, 5, 20, 50, 100)  # of 1000 times
@@ -120,39 +125,68 @@ def tcd_exact(study: Study) -> None:
     study.train("TCD-exact", trajectory.mixture_tcd, measure)
 
 
+def lcf(study: Study) -> None:
+    """LCF: the student of LCD-exact goes over to new data, at each w against the flow of these data's classes."""
+    measure = partial(
+        guided.evaluate_guided, data=guided.classed("turned"), ws=(0, 1, 3), steps=(1, 4), towards=0.0, n=1000
+    )
+    student = study.path("LCD-exact")
+    if not study.done("LCF-before"):
+        study.record("LCF-before", measure(load_model(student)))
+    study.train("LCF", guided.mixture_lcf, measure, student=student, data="turned")
+
+
 def lcm_lora(study: Study) -> None:
     """LCM-LoRA: adapters that make the learned teacher fast."""
     measure = _guided_errors(ws=(W,), steps=(1, 4))
     study.train("LCM-LoRA", lora.mixture_lcm_lora, measure, teacher=study.base, w=W)
 
 
-def style_lora(study: Study) -> None:
+def tilted(study: Study) -> None:
+    """The style "tilted", near the base."""
+    style_lora(study, "tilted")
+
+
+def turned(study: Study) -> None:
+    """The style "turned", far from the base."""
+    style_lora(study, "turned")
+
+
+def style_lora(study: Study, style: guided.MixtureName) -> None:
     """A style's adapters, their sum with LCM-LoRA's, and what the sum spares: distilling the style's own teacher."""
-    style = guided.classed(STYLE)
-    chain = partial(guided.evaluate_guided_teacher, data=style, ws=(W,))
-    tuned = study.path("style-LoRA")
-    study.train("style-LoRA", lora.mixture_style_lora, chain, teacher=study.base, data=STYLE)
-    if not study.done("composed"):
-        study.record("composed", compositions(study))
-    own = partial(guided.evaluate_guided, data=style, ws=(W,), steps=(1, 4))
-    study.train("LCM-LoRA-of-style", lora.mixture_lcm_lora, own, teacher=tuned, data=STYLE, w=W)
+    data, tuned = guided.classed(style), study.path(f"{style}-style-LoRA")
+    chain = partial(guided.evaluate_guided_teacher, data=data, ws=(W,), n=1000)
+    study.train(f"{style}-style-LoRA", lora.mixture_style_lora, chain, teacher=study.base, data=style)
+    if not study.done(f"{style}-composed"):
+        study.record(f"{style}-composed", compositions(study, style))
+    own = partial(four_steps, data=data)
+    study.train(f"{style}-LCM-LoRA", lora.mixture_lcm_lora, own, teacher=tuned, data=style, w=W)
 
 
-def compositions(study: Study) -> list[Row]:
+def compositions(study: Study, style: guided.MixtureName) -> list[Row]:
     """Sums of the two adapters, read back from files of their own, against the style's exact answer."""
-    base, style = load_model(study.base), guided.classed(STYLE)
+    base, data = load_model(study.base), guided.classed(style)
     states = {}
-    for part in ("LCM-LoRA", "style-LoRA"):
+    for part in ("LCM-LoRA", f"{style}-style-LoRA"):
         file = study.folder / f"{part}-{study.seed}.safetensors"
         save_checkpoint(file, lora_state(load_model(study.path(part)).net))
         states[part] = load_checkpoint(file)
-    rows = lora.evaluate_chain(load_model(study.path("style-LoRA")), style, w=W)
+    lcm, styled = states.values()
+    rows = lora.evaluate_chain(load_model(study.path(f"{style}-style-LoRA")), data, w=W, n=1000)
     for style_weight, lcm_weight in LAMBDAS:
-        f = lora.composed(base, (states["style-LoRA"], style_weight), (states["LCM-LoRA"], lcm_weight))
+        f = lora.composed(base, (styled, style_weight), (lcm, lcm_weight))
         name = f"{style_weight:g} style + {lcm_weight:g} LCM"
-        measured = guided.evaluate_guided(f, style, ws=(W,), steps=(1, 4))
-        rows += [replace(row, name=f"{name}, {row.name}") for row in measured]
+        rows += [replace(row, name=f"{name}, {row.name}") for row in four_steps(f, data)]
     return rows
+
+
+def four_steps(f: Denoiser, data: GaussianMixture) -> list[Row]:
+    """Errors in 4 steps against the exact guided flow, at LCM's times and at later ones."""
+    return [
+        replace(row, name=f"{name}, {row.name}")
+        for name, times in LATE.items()
+        for row in guided.evaluate_guided(f, data, ws=(W,), steps=(4,), times=times, n=1000)
+    ]
 
 
 def skips(study: Study, steps: int = 3000) -> None:
@@ -164,7 +198,7 @@ def skips(study: Study, steps: int = 3000) -> None:
 
 
 def _guided_errors(**options: Any) -> Measure:
-    return partial(guided.evaluate_guided, data=guided.classed("ring"), **options)
+    return partial(guided.evaluate_guided, data=guided.classed("ring"), n=1000, **options)
 
 
 PARTS = {
@@ -172,8 +206,10 @@ PARTS = {
     "lcd-exact": lcd_exact,
     "lcd": lcd,
     "tcd-exact": tcd_exact,
+    "lcf": lcf,
     "lcm-lora": lcm_lora,
-    "style-lora": style_lora,
+    "tilted": tilted,
+    "turned": turned,
     "skips": skips,
 }
 
@@ -185,7 +221,7 @@ def main() -> None:
         "parts",
         nargs="*",
         choices=[*PARTS, []],
-        help="which; lcd and lora need the teacher, style-lora also lcm-lora",
+        help="which; lcd and lcm-lora need the teacher, the styles both",
     )
     parser.add_argument(
         "--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4], help="of weights, data and noise"
@@ -209,9 +245,10 @@ def table(records: list[dict[str, Any]]) -> str:
         groups.setdefault(record["part"], []).append(record)
     lines = []
     for part, group in groups.items():
-        known = [record["seconds"] for record in group if record["seconds"] is not None]
+        known = [record["seconds"] for record in group if record.get("seconds") is not None]
+        size = f", {group[0]['steps']} x {group[0]['batch']}" if "steps" in group[0] else ""
         spent = f", {statistics.mean(known):.0f} s of one core" if known else ""
-        lines += [f"\n{part}: {len(group)} seeds, {group[0]['steps']} x {group[0]['batch']}{spent}\n"]
+        lines += [f"\n{part}: {len(group)} seeds{size}{spent}\n"]
         lines += ["| measure | mean ± deviation |", "|---|---:|"]
         for name in group[0]["rows"]:
             values = [record["rows"][name] for record in group]

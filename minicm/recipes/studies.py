@@ -121,7 +121,7 @@ def steps(folder: Path) -> Figure:
 
 
 @torch.no_grad()
-def gamma(folder: Path, n: int = 2000) -> Figure:
+def gamma(folder: Path, n: int = 1000) -> Figure:
     """TCD's gamma against the number of steps: 1 is CM's sampler, 0 is without noise."""
     data: GaussianMixture = points_named("ring")  # type: ignore[assignment]
     f = load_model(folder / "TCD-exact-0")
