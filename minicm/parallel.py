@@ -56,7 +56,9 @@ def from_first(modules: Iterable[nn.Module]) -> None:
     if world() > 1:
         for module in modules:
             for value in module.state_dict().values():
-                dist.broadcast(value, 0)
+                whole = value.contiguous()  # channels_last is not
+                dist.broadcast(whole, 0)
+                value.copy_(whole)
 
 
 def sum_gradients(loss: Tensor, parameters: Iterable[Tensor]) -> None:

@@ -44,7 +44,8 @@ def restore(
         parameters = optimiser.param_groups[0]["params"]
         for key, value in slots.items():
             i, slot = key.split("/")
-            packed["state"].setdefault(int(i), {})[slot] = _laid_out(value, parameters[int(i)])
+            like = None if slot == "step" else parameters[int(i)]
+            packed["state"].setdefault(int(i), {})[slot] = _laid_out(value, like)
         optimiser.load_state_dict(packed)
         generator.set_state(state["generator"])
         return int(state["k"])
@@ -52,9 +53,9 @@ def restore(
         raise ValueError(f"the checkpoint does not fit this model: {str(error).splitlines()[0]}") from None
 
 
-def _laid_out(value: Tensor, parameter: Tensor) -> Tensor:
+def _laid_out(value: Tensor, like: Tensor | None) -> Tensor:
     """A copy (the optimiser works in place) laid out in memory as its parameter is: fused Adam goes by position."""
-    return torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value.clone()
+    return value.clone() if like is None else torch.empty_like(like).copy_(value)
 
 
 def _part(state: dict[str, Any], prefix: str) -> dict[str, Any]:

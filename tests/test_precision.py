@@ -10,9 +10,11 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from minicm.denoiser import Denoiser
+from minicm.ema import frozen_copy
 from minicm.nets.embeddings import Conditioning
 from minicm.nets.mlp import MLP
 from minicm.nets.unet import UNet
+from minicm.objectives.base import predict_pair
 from minicm.objectives.cd import CD
 from minicm.objectives.ct import CT
 from minicm.objectives.dsm import DSM
@@ -159,6 +161,20 @@ def test_a_compiled_training_is_the_eager_one():
         if name.startswith("ema/"):
             # the averages' share of 4 updates of 1e-3 whose sign is uncertain where a gradient is near 0
             assert (value - compiled[name]).abs().max() < 4e-3, name
+
+
+@pytest.mark.slow
+def test_compiled_networks_draw_the_same_dropout_mask_for_f_and_its_target():
+    f = Denoiser(small_unet(dropout=0.5)).train()
+    f_target = frozen_copy(f).train()
+    for model in (f, f_target):
+        model.net.compile()
+    x, t = torch.randn(4, 1, 8, 8), torch.rand(4) + 0.5
+    y, y_target = predict_pair(lambda: f(x, t), lambda: f_target(x, t), torch.tensor([7]))
+    assert y.requires_grad and not y_target.requires_grad
+    torch.testing.assert_close(y, y_target, rtol=1e-4, atol=1e-4)  # float32 in two different programs
+    other, _ = predict_pair(lambda: f(x, t), lambda: f_target(x, t), torch.tensor([8]))
+    assert (other - y).abs().max() > 1e-2  # the mask does matter
 
 
 # ------------------------------------------------------------------------------------------ accumulating

@@ -8,6 +8,7 @@ pictures are random bytes in CIFAR-10's format: no archive is needed, and the wo
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -60,7 +61,7 @@ GPU = Scene("cuda", Size(), batch=256, steps=10, rounds=9, matmul=8192)
 def measure(*, fast: bool, compiled: bool) -> Report:
     """All numbers of the report, as JSON values; on a GPU where there is one."""
     scene = SMOKE if fast else GPU if torch.cuda.is_available() else CPU
-    before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
+    before = allow_tf32(False)
     report: Report = {"machine": machine(), "scene": asdict(scene), "training": {}}
     try:
         for name, make in makers(scene).items():
@@ -69,9 +70,17 @@ def measure(*, fast: bool, compiled: bool) -> Report:
         say("sampling")
         report["sampling"] = sampling(scene, compiled and not fast)
     finally:
-        torch.backends.cudnn.allow_tf32 = before
+        allow_tf32(before)
         torch.compiler.reset()
     return report
+
+
+def allow_tf32(allow: bool) -> bool:
+    """Whether a GPU's float32 convolutions may be TF32; returns what was so before. Newer versions warn of this switch."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, allow
+    return before
 
 
 def makers(scene: Scene) -> dict[str, Callable[[], tuple[Denoiser, Objective]]]:
