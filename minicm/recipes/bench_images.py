@@ -54,7 +54,7 @@ class Scene:
 
 
 SMOKE = Scene("cpu", Size(8, (1, 2), 1, ()), batch=2, steps=1, rounds=2, matmul=32)
-CPU = Scene("cpu", Size(32, (1, 2, 2), 1, (4,)), batch=16, steps=1, rounds=5, matmul=1024)
+CPU = Scene("cpu", Size(32, (1, 2, 2), 1, (4,)), batch=8, steps=1, rounds=5, matmul=1024)
 GPU = Scene("cuda", Size(), batch=256, steps=10, rounds=9, matmul=8192)
 
 
