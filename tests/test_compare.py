@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
+import subprocess
+import sys
 from functools import partial
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from minicm.data.mixtures import GaussianMixture
 from minicm.denoiser import Denoiser, in_clock
+from minicm.metrics import consistency_error
 from minicm.nets.mlp import MLP
 from minicm.objectives.cd import CD
 from minicm.objectives.dsm import DSM
@@ -104,6 +106,7 @@ def tiny(monkeypatch):
     monkeypatch.setattr(compare, "METHODS", methods)
     for name, measure in {"evaluate": evaluate, "evaluate_teacher": evaluate_teacher}.items():
         monkeypatch.setattr(compare, name, partial(measure, n=20))
+    monkeypatch.setattr("minicm.recipes.evaluate.consistency_error", partial(consistency_error, n=10))
     monkeypatch.setattr(compare, "against_teacher", partial(against_teacher, n=20))
     monkeypatch.setattr(compare, "matmul_rate", lambda: 1.0)
     trained, run = [], compare.run
@@ -184,25 +187,28 @@ def test_unknown_methods_are_refused(tmp_path):
 
 
 # ------------------------------------------------------------------------------ several at one folder
-def _hold(path, ready, leave) -> None:
-    with claimed(path) as mine:
-        ready.put(mine)
-        leave.get(timeout=60)
+HOLD = """
+import fcntl, sys, time
+file = open(sys.argv[1], "w")
+fcntl.flock(file, fcntl.LOCK_EX)
+print("held", flush=True)
+time.sleep(60)
+"""
 
 
 def test_a_task_has_one_process_and_a_dead_one_lets_go(tmp_path):
     pytest.importorskip("fcntl", reason="Windows has no such locks")
-    context, path = multiprocessing.get_context("spawn"), tmp_path / "task.lock"
-    ready, leave = context.Queue(), context.Queue()
-    other = context.Process(target=_hold, args=(path, ready, leave))
-    other.start()
-    assert ready.get(timeout=60) is True
-    with claimed(path) as mine:
-        assert not mine
-    other.kill()
-    other.join()
+    path = tmp_path / "task.lock"
+    command = [sys.executable, "-c", HOLD, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with claimed(path) as mine:
+            assert not mine
+        other.kill()
     with claimed(path) as mine:
         assert mine
+        with claimed(path) as again:
+            assert not again
 
 
 def test_a_task_of_another_process_is_left_to_it(tiny, tmp_path, monkeypatch):
