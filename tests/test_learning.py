@@ -61,32 +61,32 @@ def test_a_recipe_takes_a_step(recipe):
         assert torch.equal(last.ema(x, t_min), x)  # the boundary condition, exactly
 
 
-@pytest.mark.slow  # 6 to 14 s of one core each
+@pytest.mark.slow  # 4 to 14 s of one core each
 @pytest.mark.parametrize(
-    ("recipe", "bound"),
-    # Seed 0 gave .094, .083, .256 and .253; a network that has learnt nothing gives 1. The bounds leave 1.6 times that
-    # for other platforms' rounding; the seed is fixed, so there is no false alarm on one platform.
+    ("recipe", "steps", "bound"),
+    # Seed 0 gave .103, .132, .104, .094, .083, .256 and .253; a network that has learnt nothing gives 1. The bounds leave
+    # 1.6 times that for other platforms' rounding; the seed is fixed, so there is no false alarm on one platform.
     [
-        (mixture_cd, 0.12),
-        (mixture_ct, 0.2),
-        (mixture_tcd, 0.2),
-        (mixture_ict, 0.15),
-        (mixture_ect, 0.15),
-        (mixture_sct, 0.4),
-        (mixture_scd, 0.4),
+        (mixture_cd, 1000, 0.17),
+        (mixture_ct, 1000, 0.21),
+        (mixture_tcd, 1000, 0.17),
+        (mixture_ict, 2000, 0.15),
+        (mixture_ect, 2000, 0.15),
+        (mixture_sct, 2000, 0.4),
+        (mixture_scd, 2000, 0.4),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-def test_a_short_run_comes_near_the_exact_flow(recipe, bound):
-    f, data = learned(recipe, 2000)
+def test_a_short_run_comes_near_the_exact_flow(recipe, steps, bound):
+    f, data = learned(recipe, steps)
     error = consistency_error(f, data, n=1000, generator=torch.Generator().manual_seed(1))
     assert error.one_step_median < bound
 
 
 @pytest.mark.slow  # 5 s of one core
 def test_a_short_run_of_the_teacher_follows_the_exact_flow():
-    f, data = learned(mixture_teacher, 2000)
+    f, data = learned(mixture_teacher, 1000)
     x_T = f.schedule.prior((1000, 2), torch.Generator().manual_seed(1))
     ends = solve(f, f.schedule, x_T, karras_grid(40).flip(0))
     error = paired_error(ends, data.consistency(x_T, f.schedule.t_max), data.sigma_data)
-    assert error.median() < 0.1
+    assert error.median() < 0.03  # seed 0 gave .014

@@ -86,12 +86,10 @@ def test_a_short_run_learns_f_star(monkeypatch):
     _, objective, data, config = mixture_regression()
     torch.manual_seed(0)
     f = Denoiser(MLP(2, 64, 4), t_min=0.002)
-    *_, last = train(f, objective, data, replace(config, steps=1500, batch=256, ema=0.99))
+    *_, last = train(f, objective, data, replace(config, steps=1000, batch=256, ema=0.99))
     error = consistency_error(last.ema, RING, n=1000, generator=seeded(1))
-    assert error.one_step_median < BOUND
-
-
-BOUND = 0.1  # seed 0 gave SEED0; a network that has learnt nothing gives 1
+    # seed 0 gave .084; a network that has learnt nothing gives 1. 1.6 times that for other platforms' rounding
+    assert error.one_step_median < 0.135
 
 
 def test_the_recipe_takes_a_step(monkeypatch):
