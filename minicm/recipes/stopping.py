@@ -29,7 +29,6 @@ class Stop:
     @property
     def asked(self) -> bool:
         """Whether to stop after this step."""
-        """Whether the run is to stop after the running step."""
         return self.wished or (self.deadline is not None and time.perf_counter() >= self.deadline)
 
 
