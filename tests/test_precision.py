@@ -14,7 +14,7 @@ from minicm.ema import frozen_copy
 from minicm.nets.embeddings import Conditioning
 from minicm.nets.mlp import MLP
 from minicm.nets.unet import UNet
-from minicm.objectives.base import predict_pair
+from minicm.objectives.base import Draw, predict_pair
 from minicm.objectives.cd import CD
 from minicm.objectives.ct import CT
 from minicm.objectives.dsm import DSM
@@ -229,6 +229,25 @@ def test_a_batch_that_has_fewer_samples_than_parts_is_refused():
 
 
 # ------------------------------------------------------------------------------------------------- a GPU
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_loss_and_its_gradient_never_look_at_a_value(name):
+    """Tensors of device "meta" have no values: whatever would wait for a GPU to read one raises here."""
+    objective, generator = OBJECTIVES[name](), torch.Generator().manual_seed(0)
+    x0, label = Pictures().sample(4, generator)
+    draw = objective.draw(x0, label, 0, 10, generator)
+    x0, label, t, eps, s, w = (
+        v if v is None else v.to("meta") for v in (x0, label, draw.t, draw.eps, draw.s, draw.w)
+    )
+    f, f_target = (Denoiser(small_unet(), t_min=0.0 if name == "DSM" else 0.002).to("meta") for _ in range(2))
+    if hasattr(objective, "frozen"):
+        objective.teacher.to("meta")
+    loss = objective.loss(f, f_target, x0, label, Draw(t=t, eps=eps, seed=draw.seed, s=s, w=w), 0, 10)
+    loss.sum().backward()
+    assert loss.shape == (4,) and all(p.grad is not None for p in f.net.down.parameters())
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        loss.sum().item()  # the test can fail
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_nothing_in_the_loop_waits_for_the_gpu(name):

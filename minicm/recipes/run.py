@@ -149,7 +149,7 @@ def _follow(
             bar.update()
             last, logged = step.k == config.steps, step.k % where.log_every == 0
             stopping = any_process(stop.asked, config.device) if logged or world() == 1 else False
-            if rank() == 0 and (logged or last):
+            if rank() == 0 and (logged or last or stopping):
                 bar.set_postfix(_record(step, folder, config, pace))
             if rank() == 0 and (step.k % where.save_every == 0 or last or stopping):
                 saved = _save(folder, step, header)
