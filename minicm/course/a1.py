@@ -405,10 +405,7 @@ def teacher(impl: Impl, seed: int, steps: int = 300) -> tuple[Preconditioned, Ga
 
 
 def trains_a_teacher(impl: Impl, seed: int) -> None:
-    """a diffusion model trained with your preconditioning samples the ring on your grid
-
-    The bound is given with its margin in docs/course.md.
-    """
+    """a diffusion model trained with your preconditioning samples the ring on your grid"""
     f, ring = teacher(impl, seed)
     generator = torch.Generator().manual_seed(seed)
     x_T = EDM().prior((500, 2), generator)
@@ -421,7 +418,7 @@ def trains_a_teacher(impl: Impl, seed: int) -> None:
         )
 
 
-TEACHER_BOUND = 0.3
+TEACHER_BOUND = 0.1  # sigma_d; the solution reaches .03 on each of 20 seeds
 
 A1 = Assignment(
     name="a1",

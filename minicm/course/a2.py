@@ -469,7 +469,7 @@ def distils(impl: Impl, seed: int) -> None:
             )
 
 
-SOLVED_BOUND, DISTILLED_BOUND = 0.05, 0.35
+SOLVED_BOUND, DISTILLED_BOUND = 0.05, 0.3  # sigma_d; the solution reaches .02 and .11 to .16 on 20 seeds
 
 A2 = Assignment(
     name="a2",

@@ -1,0 +1,42 @@
+"""What the handout notebooks use: check a task where you stand, and run on where something is not written yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from minicm.course.assignments import assignment_named
+from minicm.course.kit import outcome, raised, title
+
+
+def self_check(name: str, task: str, impl: Any, hints: int = 0) -> None:
+    """Run the checks of one task on your functions, in this process, and print what they say.
+
+    name: a1, ...; task: its number or name; impl: the module adapters; hints: how many to show.
+    Raises ValueError for a task that is not there.
+    """
+    assignment = assignment_named(name)
+    chosen = [t for t in assignment.tasks if t.name == task or t.name.split()[0] == task]
+    if not chosen:
+        raise ValueError(
+            f"{name} has no task {task!r}: choose from {', '.join(t.name for t in assignment.tasks)}"
+        )
+    for i, (points, check) in enumerate(chosen[0].checks):
+        message = outcome(check, impl)
+        print(
+            f"{'ok  ' if not message else 'FAIL'} {points}  {title(check)}"
+            + (f"\n        {message}" if message else "")
+        )
+        if message and i == 0:
+            print("        (the other checks of this task are run when this one passes)")
+            break
+    print(*(f"hint {i}: {hint}" for i, hint in enumerate(chosen[0].hints[:hints], 1)), sep="\n", end="")
+
+
+def attempt(run: Callable[[], Any]) -> Any:
+    """A decorator that runs a cell's function at once and gives its result, or says which function is not written yet."""
+    try:
+        return run()
+    except NotImplementedError as error:
+        print(f"{raised(error)}: write it in student.py, then run this cell again")
+        return None
