@@ -21,6 +21,7 @@ extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinxcontrib.katex", "plain_doc
 exclude_patterns = ["_build", "_ext", "_static", "**.ipynb_checkpoints"]
 
 myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
+myst_dmath_double_inline = True  # $$ on the line after a paragraph, as notebooks have it
 myst_heading_anchors = 3
 nb_execution_mode = "off"
 nb_ipywidgets_js = {}  # the default fetches widgets from outside
@@ -36,6 +37,7 @@ toc_object_entries_show_parents = "hide"
 
 nitpicky = True
 nitpick_ignore_regex = [(r"py:class", r".*")]  # types in signatures; what a page itself refers to is checked
+suppress_warnings = ["myst.header"]  # a notebook may skip a level of headings
 
 html_theme = "furo"
 html_title = "minicm"
