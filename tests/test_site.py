@@ -108,6 +108,12 @@ def test_mathematics_is_set_by_the_files_that_are_shipped(site):
     assert f'version:"{version}"' in code.read_text(), "another version's style sheet sets formulas wrongly"
 
 
+def test_no_formula_is_left_unset(site):
+    assert [path.name for path in site if '$<span class="math' in path.read_text()] == [], (
+        "a $$ that found no mate"
+    )
+
+
 def test_every_module_is_in_the_reference(site):
     text = "".join(path.read_text() for path in site if path.parent.name == "reference")
     modules = [path for path in (DOCS.parent / "minicm").rglob("*.py") if not path.name.startswith("_")]
