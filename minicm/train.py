@@ -117,7 +117,7 @@ def _prepare(f: nn.Module, objective: Objective, config: TrainConfig, device: to
     for denoiser in (m for model in models for m in model.modules() if isinstance(m, Denoiser)):
         denoiser.autocast = torch.bfloat16 if config.bf16 else denoiser.autocast
         if config.channels_last:
-            denoiser.net.to(memory_format=torch.channels_last)
+            denoiser.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if config.compile:
             denoiser.net.compile()
 

@@ -106,8 +106,9 @@ def training(make: Callable, scene: Scene, compiled: bool, plain: bool) -> Repor
     data, report = pictures(scene.device), Report()
     turns = {f"matmul {name}": matmul(scene, dtype) for name, dtype in PRECISIONS.items()}
     for name, config in settings(scene, compiled).items():
+        f, objective = make()
         try:
-            turns[name] = stepper(train(*make(), data, config), scene)
+            turns[name] = stepper(train(f, objective, data, config), scene)
         except RuntimeError as error:  # no compiler, or a network that torch cannot compile
             report.setdefault("not_measured", {})[name] = str(error).splitlines()[0]
     if plain:
@@ -162,7 +163,7 @@ def ready(model: Denoiser, config: TrainConfig) -> Denoiser:
     """A model to sample in the precision and layout that a training would give it."""
     model = model.to(config.device).eval().requires_grad_(False)
     model.autocast = torch.bfloat16 if config.bf16 else None
-    model.net.to(memory_format=torch.channels_last)
+    model.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.compile:
         model.net.compile()
     return model

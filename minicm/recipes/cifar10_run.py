@@ -15,6 +15,7 @@ figures; the resumable checkpoint stays in the run's own folder under --runs.
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import sys
 import time
@@ -164,7 +165,7 @@ def measure_and_draw(job: Job, reference: Reference) -> list[Row]:
 def fitted(job: Job) -> Callable[[int], tuple[Recipe, dict[str, Any]]]:
     """The recipe and its options as a function of its number of steps; bf16 and channels_last on a GPU alone."""
     make, scale = METHODS[job.method], job.scale
-    default: TrainConfig = make.__kwdefaults__["config"]  # type: ignore[attr-defined]
+    default: TrainConfig = inspect.signature(make).parameters["config"].default
     gpu = dict(bf16=job.gpu, channels_last=job.gpu, compile=job.gpu and job.compiled)
     config = replace(default, device=job.device, batch=scale.batch or default.batch, **gpu)
     options: dict[str, Any] = {"source": Source(job.data)}

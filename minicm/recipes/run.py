@@ -239,7 +239,12 @@ def _record(step: Step, folder: Path, config: TrainConfig, pace: Pace) -> dict[s
     loss = step.loss.item()  # waits for a GPU, so that the pace is that of finished steps
     seconds, rate = pace(step.k, config.batch)
     memory = peak_memory(config.device)
-    record = {"k": step.k, "loss": loss, "lr": config.lr_at(step.k - 1), "seconds": round(seconds, 3)}
+    record: dict[str, Any] = {
+        "k": step.k,
+        "loss": loss,
+        "lr": config.lr_at(step.k - 1),
+        "seconds": round(seconds, 3),
+    }
     record |= {"samples_per_second": round(rate, 1), "peak_memory_mb": memory and round(memory)}
     try:
         with open(folder / "log.jsonl", "a") as log:
