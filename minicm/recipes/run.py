@@ -76,7 +76,7 @@ def run(name: str, recipe: Recipe, options: dict[str, Any], where: RunOptions = 
     Raises FileExistsError for a folder that holds a run, CheckpointError for a checkpoint of another
     recipe, Diverged (after which the last checkpoint stands).
     """
-    started = time.perf_counter()
+    called = time.perf_counter()
     if world() > 1 and where.folder is None and where.resume is None:
         raise ValueError("several processes share one run: name its folder by --folder or --resume")
     header = {"recipe": name, "options": plain(options), "model": describe(recipe.model)}
@@ -87,7 +87,8 @@ def run(name: str, recipe: Recipe, options: dict[str, Any], where: RunOptions = 
         print(f"{name}: {folder}", file=sys.stderr)
         config = json.dumps(header | {"config": asdict(recipe.config)}, indent=1)
         (folder / "config.json").write_text(config + "\n")
-    with stoppable(where.budget, started) as stop, _bar(name, recipe.config.steps, state, where.quiet) as bar:
+    started = time.perf_counter()
+    with stoppable(where.budget, called) as stop, _bar(name, recipe.config.steps, state, where.quiet) as bar:
         step = _follow(steps, folder, header, recipe.config, where, stop, bar)
     if step is None:
         raise CheckpointError(
