@@ -6,12 +6,14 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
 from minicm.course.assignments import ASSIGNMENTS
+from minicm.course.grade import grade
 from minicm.course.kit import run
 
 HANDOUTS = Path(__file__).resolve().parents[1] / "notebooks" / "assignments"
@@ -42,6 +44,18 @@ def complaints(assignment, impl, seed=0):
     return [result.message for result in run(assignment, impl, seed) if not result.passed]
 
 
+@pytest.fixture
+def hand_in(tmp_path):
+    """The folder of a student who has handed in the solution."""
+
+    def write(name):
+        shutil.copy(solution(name).__file__, tmp_path / "student.py")
+        shutil.copy(HANDOUTS / name / "adapters.py", tmp_path)
+        return tmp_path
+
+    return write
+
+
 def handout(name, file, monkeypatch):
     """A module of a handout, loaded as a student's Python would."""
     monkeypatch.syspath_prepend(HANDOUTS / name)
@@ -53,6 +67,20 @@ def handout(name, file, monkeypatch):
 @pytest.mark.parametrize("name", ASSIGNMENTS)
 def test_the_solution_passes(name):
     assert complaints(ASSIGNMENTS[name], solution(name)) == []
+
+
+@pytest.mark.parametrize("name", ASSIGNMENTS)
+def test_the_solution_passes_in_a_process_of_its_own(name, hand_in):
+    """As it is graded: every value, callable and gradient of the assignment crosses the pipe. The training is `slow`."""
+    report = grade(quick(ASSIGNMENTS[name]), hand_in(name))
+    assert [result.message for result in report.results if not result.passed] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ASSIGNMENTS)
+def test_the_solution_earns_all_points(name, hand_in):
+    report = grade(ASSIGNMENTS[name], hand_in(name))
+    assert report.score == ASSIGNMENTS[name].points, [r.message for r in report.results if not r.passed]
 
 
 @pytest.mark.parametrize("name", ASSIGNMENTS)

@@ -5,8 +5,8 @@ that it was given). Tensors travel by value, callables as a number to call back 
 function changes in its arguments comes back with the answer, so in-place work behaves as it does in one process.
 
 Gradients: a tensor that requires grad arrives as a leaf, and the answer's gradient with respect to these leaves can be
-asked for. The grader's end (`graph=True`) links the two, so `loss.backward()` reaches the grader's weights through a
-submission's loss. One call deep: the gradient of a callback's own arguments is not followed.
+asked for; both ends link it to what they sent. So `loss.backward()` at the grader's end (`graph=True`) reaches its weights through a
+submission's loss, also where that calls back a distance of the grader's.
 """
 
 from __future__ import annotations
@@ -248,12 +248,13 @@ class Peer:
         """A tensor that came in; a leaf where the other side wants its gradient."""
         if ref is None or not tensor.is_floating_point():
             return tensor
-        if self.graph and len(self._sent) > 1:  # an answer at the grader's end: linked by call()
-            tensor._ref = int(ref)  # type: ignore[attr-defined]
+        tensor._ref = int(ref)  # type: ignore[attr-defined]
+        if (
+            self.graph and len(self._sent) > 1
+        ):  # an answer at the grader's end: a node of its graph, linked by call()
             return tensor
-        leaf = tensor.requires_grad_()
-        self._leaves[-1][int(ref)] = leaf
-        return leaf
+        self._leaves[-1][int(ref)] = tensor.requires_grad_()
+        return tensor
 
     # ------------------------------------------------------------------------------------------- asking
     def call(self, number: int | str, *args: Any, **kwargs: Any) -> Any:
@@ -294,7 +295,7 @@ class Peer:
                 ours.detach().copy_(changed)
         for ours, state in zip(parcel.generators, unpacker.unpack(head["generators"])):
             ours.set_state(state)
-        return self._linked(value) if self.graph else value
+        return self._linked(value)
 
     def _linked(self, value: Any) -> Any:
         if isinstance(value, Tensor) and hasattr(value, "_ref"):
@@ -370,7 +371,7 @@ class _Linked(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
-        return (None, None, None, None, *ctx.peer.gradients(ctx.ref, grad, ctx.refs))
+        return (None, None, None, grad, *ctx.peer.gradients(ctx.ref, grad, ctx.refs))
 
 
 def _identical(a: Tensor, b: Tensor) -> bool:
