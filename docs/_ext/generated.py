@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pkgutil
+import re
 import shutil
 from pathlib import Path
 
@@ -26,9 +27,16 @@ ROOMS = {  # page -> the rooms of the architecture that it shows; a module that 
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("source-read", lambda app, name, source: source.__setitem__(0, link_notebooks(source[0])))
     app.connect("builder-inited", lambda app: reference(Path(app.srcdir) / "reference"))
     app.connect("builder-inited", lambda app: notebooks(Path(app.srcdir) / "notebooks"))
     return {"parallel_read_safe": True}
+
+
+def link_notebooks(text: str) -> str:
+    """Links to notebooks in the repository, which serve who reads the sources, as links to their pages here."""
+    text = re.sub(r"\]\((?:\.\./)+notebooks/(\d\d_\w+\.ipynb)\)", r"](/notebooks/\1)", text)
+    return re.sub(r"\]\((?:\.\./)+notebooks/README\.md\)", "](/notebooks/index.md)", text)
 
 
 def write(path: Path, text: str) -> None:
