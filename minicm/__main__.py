@@ -328,9 +328,9 @@ def save_samples(
     f = Counted(run.model)
     chosen = list(times) or sampling_times(f.schedule, steps).tolist()
     out = out or next_free(checkpoint if checkpoint.is_dir() else checkpoint.parent)
-    for file in (out, out.with_suffix(".png")) if run.pictures else (out,):
-        if file.exists():
-            raise FileExistsError(f"{file} exists: choose another --out")
+    for path in (out, out.with_suffix(".png")) if run.pictures else (out,):
+        if path.exists():
+            raise FileExistsError(f"{path} exists: choose another --out")
     x_T = f.schedule.prior((n, *run.shape), generator)
     x = run.decode(sample(f, x_T, chosen, gamma, generator=generator, **given))
     with open(out, "xb") as file:  # x: not even a file that came in between is written over

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,10 +58,12 @@ class UNet(nn.Module):
             raise ValueError(
                 f"attention = {tuple(attention)}: with mults = {tuple(mults)} the levels are {factors}"
             )
-        self.options = dict(
+        self.options: dict[str, Any] = dict(
             channels=channels, width=width, mults=[*mults], blocks=blocks, attention=[*attention]
         )
-        inputs = dict(classes=classes, guidance=guidance, second_time=second_time, octaves=octaves)
+        inputs: dict[str, Any] = dict(
+            classes=classes, guidance=guidance, second_time=second_time, octaves=octaves
+        )
         self.options |= dict(dropout=dropout) | inputs
         self.channels, self.classes, self.second_time = channels, classes, second_time
         self.factor = factors[-1]  # of the lowest level
@@ -89,8 +92,8 @@ class UNet(nn.Module):
                 self.up.append(Double(at))
         self.norm = norm(at)
         self.leave = conv(at, channels)
-        nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)
+        for parameter in self.leave.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(
         self,

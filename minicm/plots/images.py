@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from minicm.denoiser import Denoiser
 from minicm.editing import inpaint, interpolate, super_resolve
 from minicm.metrics.images import nearest
 from minicm.plots.style import array, new_figure, styled
@@ -63,8 +64,8 @@ def few_step_samples(
 
 @torch.no_grad()
 def along_a_trajectory(
-    f: Callable,
-    teacher: Callable,
+    f: Denoiser,
+    teacher: Denoiser,
     x_T: Tensor,
     times: Tensor,
     *,

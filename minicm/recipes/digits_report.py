@@ -55,7 +55,8 @@ def lines(folders: list[Path]) -> Iterator[str]:
     yield "| recipe | steps x batch | sampling | " + " | ".join(("x teacher", *MEASURES)) + " |"
     yield "|---|---:|---|" + "---:|" * (1 + len(MEASURES))
     floors = next(iter(runs[folders[0]].values()))
-    values = [f"{floors['class Frechet'].floor / unit:.2f}", *(f"{floors[m].floor:.3g}" for m in MEASURES)]
+    floor = {measure: floors[measure].floor or 0.0 for measure in MEASURES}
+    values = [f"{floor['class Frechet'] / unit:.2f}", *(f"{floor[m]:.3g}" for m in MEASURES)]
     yield "| *held-out digits* | | | " + " | ".join(values) + " |"
     for folder, samplings in runs.items():
         state = load_checkpoint(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -46,7 +47,8 @@ def evaluate_run(path: Path, *, n: int = 2000, seed: int = 0) -> list[Row]:
     x_T, label = start(run.model.schedule, run.shape, n, seed)
     if is_teacher(state):
         return evaluate_teacher_pictures(run.model, reference, x_T, label, decode=run.decode)
-    scales = (0.0, 1.0) if run.model.net.options["guidance"] else (options.get("w"),)
+    takes_w = state["model"]["options"]["guidance"]
+    scales: tuple[float | None, ...] = (0.0, 1.0) if takes_w else (options.get("w"),)
     rows = []
     for w in scales:
         found = evaluate_pictures(run.model, reference, x_T, label, decode=run.decode, w=w)
@@ -61,6 +63,5 @@ def against(f: Denoiser, options: dict[str, Any], x_T: Tensor, label: Tensor, w:
     if not options.get("teacher") or not path.exists():
         return []
     teacher = load_model(path)
-    if teacher.schedule != f.schedule:
-        teacher = in_clock(teacher, f.schedule)
-    return against_its_teacher(f, teacher, x_T[:PAIRS], label[:PAIRS], w=w)
+    guide: Callable = teacher if teacher.schedule == f.schedule else in_clock(teacher, f.schedule)
+    return against_its_teacher(f, guide, x_T[:PAIRS], label[:PAIRS], w=w)
