@@ -134,10 +134,12 @@ def consistency_shape(impl: Impl, seed: int) -> None:
 
 
 def skip(t: float, sd: float) -> float:
+    """c_skip with the boundary at 0.002."""
     return specs.c_skip(t, sd, 0.002)
 
 
 def out(t: float, sd: float) -> float:
+    """c_out with the boundary at 0.002."""
     return specs.c_out(t, sd, 0.002)
 
 
@@ -267,6 +269,7 @@ def models() -> tuple[Linear, Linear, Linear]:
 
 
 def squared(a: Tensor, b: Tensor) -> Tensor:
+    """The squared distance, one number a sample."""
     return (a - b).square().flatten(1).sum(1)
 
 
