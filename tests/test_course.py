@@ -64,6 +64,11 @@ def handout(name, file, monkeypatch):
     return importlib.import_module(file)
 
 
+def first_complaint(assignment, impl, seed=0):
+    """What is said first, or nothing; the checks after it are not run."""
+    return next((result.message for result in run(assignment, impl, seed) if not result.passed), "")
+
+
 @pytest.mark.parametrize("name", ASSIGNMENTS)
 def test_the_solution_passes(name):
     assert complaints(ASSIGNMENTS[name], solution(name)) == []
@@ -93,10 +98,10 @@ def test_the_stub_fails_cleanly(name, monkeypatch):
 
 @pytest.mark.parametrize("assignment, variant", cases("MUTANTS"))
 def test_every_mistake_is_caught_and_named(assignment, variant):
-    said = complaints(quick(assignment), variant.on(solution(assignment.name), assignment.functions))
+    said = first_complaint(quick(assignment), variant.on(solution(assignment.name), assignment.functions))
     assert said, f"nothing was said about: {variant.what}"
-    assert variant.says in said[0], f"{variant.what}: the first complaint is {said[0]!r}"
-    assert len(said[0].splitlines()) == 1
+    assert variant.says in said, f"{variant.what}: the first complaint is {said!r}"
+    assert len(said.splitlines()) == 1
 
 
 @pytest.mark.parametrize("assignment, variant", cases("RIGHT"))

@@ -53,7 +53,8 @@ def scaling(
                     others.setdefault(cause, []).append(other)
             what = f"{name} is wrong for t = {times}, sigma_data = {sd}, t_min = {t_min}"
             want = [spec(t, sd, t_min) for t in times]
-            got = getattr(impl, name)(f64(times), sd, t_min)
+            given = () if (sd, t_min) == (0.5, 0.002) else (sd, t_min)  # the defaults
+            got = getattr(impl, name)(f64(times), *given)
             same(
                 got,
                 want,
@@ -169,7 +170,8 @@ def consistency_values(impl: Impl, seed: int) -> None:
                 *points(specs.c_skip, specs.c_out)[1:],
             ],
         }
-        got = impl.consistency(lambda y, c: 2 * y + c[:, None], x, t, sd)
+        given = () if sd == 0.5 else (sd,)  # 0.5 is the default
+        got = impl.consistency(lambda y, c: 2 * y + c[:, None], x, t, *given)
         same(got, points(skip, out), f"consistency is wrong for sigma_data = {sd}", rtol=1e-10, atol=1e-11, causes=causes,
              otherwise="put c_skip x + c_out F(c_in x, ln(t)/4) together again")  # fmt: skip
 
