@@ -395,7 +395,7 @@ class StudentDSM(DSM):
         return (F - target).square().sum(1)
 
 
-def teacher(impl: Impl, seed: int, steps: int = 300) -> tuple[Preconditioned, GaussianMixture]:
+def teacher(impl: Impl, seed: int, steps: int = 300) -> tuple[nn.Module, GaussianMixture]:
     """A small diffusion model of the ring, trained with the student's preconditioning."""
     ring = GaussianMixture.ring()
     with torch.random.fork_rng(devices=[]):

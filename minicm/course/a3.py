@@ -417,14 +417,23 @@ def loss_gradient(impl: Impl, seed: int) -> None:
         rtol=1e-9,
         otherwise="is a part of f's prediction detached?",
     )
-    shared = Linear(
-        0.8, 0.3
-    )  # f and its target may be one model, as with mu = 0: the target is fixed all the same
-    impl.cd_loss(shared, shared, teacher, x0, eps, t, s, euler_step, squared).sum().backward()
+
+
+def loss_shared(impl: Impl, seed: int) -> None:
+    """where f is its own target, as with mu = 0, the target is held fixed all the same"""
+    f, _, teacher = models()
+    x0, eps, t, s = _batch(seed)
+    impl.cd_loss(f, f, teacher, x0, eps, t, s, euler_step, squared).sum().backward()
+    x_t = x0 + t[:, None] * eps
     with torch.no_grad():
-        residual = shared(x_t, t) - shared(euler_step(teacher, EDM(), x_t, t, s), s)
-    same(shared.a.grad, [2 * (residual * x_t).sum().item()], "with f as its own target the gradient is wrong", rtol=1e-9,
-         otherwise="a gradient flows through the target")  # fmt: skip
+        residual = f(x_t, t) - f(euler_step(teacher, EDM(), x_t, t, s), s)
+    if f.a.grad is None:
+        raise Wrong("no gradient reaches f's weights where f is its own target")
+    what, want = (
+        "where f is its own target the gradient of cd_loss is wrong",
+        [2 * (residual * x_t).sum().item()],
+    )
+    same(f.a.grad, want, what, rtol=1e-9, otherwise="a gradient flows through the target")
 
 
 def loss_vanishes(impl: Impl, seed: int) -> None:
@@ -595,7 +604,7 @@ A3 = Assignment(
         Task("3 intervals", ((1, interval_shape), (1, interval_law)), hints=("How many intervals lie between N points? torch.randint(high) draws 0..high - 1.",)),
         Task("4 distance", ((1, distance_shape), (1, distance_values)), hints=("Flatten all axes but the first, then sum the squares.",)),
         Task("5 loss", (
-            (1, loss_shape), (1, loss_solver), (1, loss_calls), (1, loss_values), (2, loss_gradient), (1, loss_vanishes),
+            (1, loss_shape), (1, loss_solver), (1, loss_calls), (1, loss_values), (2, loss_gradient), (1, loss_shared), (1, loss_vanishes),
         ), hints=(
             "Draw four boxes: x_t, x_s, f(x_t, t), f_target(x_s, s). Who makes x_s out of x_t?",
             "Algorithm 2 of the paper: x_t = x0 + t eps; one step of the teacher from t to s; compare. eps is used once.",

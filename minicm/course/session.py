@@ -149,12 +149,16 @@ class _Process:
         env = {name: os.environ[name] for name in keep if name in os.environ}
         env |= {"HOME": str(home), "TMPDIR": str(home / "submission"), "OMP_NUM_THREADS": "1"}
         env |= {"MKL_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "MPLBACKEND": "agg"}
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         (home / "empty").mkdir(exist_ok=True)  # a submission's torch.py must not be found before torch
         self.process = subprocess.Popen(
             [sys.executable, "-c", "from minicm.course.worker import main; main()"],
-            **pipes, cwd=home / "empty", env=env, start_new_session=True,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=home / "empty",
+            env=env,
+            start_new_session=True,
+        )
         self.over, self._printed, self._deadline = False, bytearray(), 0.0
         self.messages: queue.Queue = queue.Queue(maxsize=4)  # a flood waits in the pipe
         self.peer = _Asker(self._next, self.process.stdin, graph=True)  # type: ignore[arg-type]

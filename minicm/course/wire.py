@@ -126,7 +126,11 @@ class Parcel:
             self.generators.append(value)
             return {"generator": self._tensor(value.get_state())}
         if type(value).__name__ in CLOCKS and type(value) is CLOCKS[type(value).__name__]:
-            fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
+            fields = {
+                f.name: getattr(value, f.name)
+                for f in dataclasses.fields(CLOCKS[type(value).__name__])
+                if f.init
+            }
             return {"clock": type(value).__name__, "fields": self.pack(fields)}
         if isinstance(value, Remote) and value._peer is self.peer:
             return {"yours": value._number}
@@ -171,7 +175,7 @@ class Unpacker:
         if "tensor" in value:
             return self._tensor(value)
         if "list" in value or "tuple" in value:
-            items = [self.unpack(v) for v in value.get("list", value.get("tuple"))]
+            items = [self.unpack(v) for v in value["list" if "list" in value else "tuple"]]
             return items if "list" in value else tuple(items)
         if "dict" in value:
             return {str(k): self.unpack(v) for k, v in value["dict"].items()}
@@ -370,7 +374,7 @@ class _Linked(torch.autograd.Function):
         return value.view_as(value)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Any:
         return (None, None, None, grad, *ctx.peer.gradients(ctx.ref, grad, ctx.refs))
 
 

@@ -162,7 +162,7 @@ def by_einsum(net, x, t, sigma_data=0.5):
 
 RIGHT = (
     right("the package's own grid", karras_grid=karras_grid),
-    right("the package's own scalings", c_in=lambda t, sigma_data=0.5: Denoiser(None, sigma_data=sigma_data).c_in(t), c_out=lambda t, sigma_data=0.5: Denoiser(None, sigma_data=sigma_data).c_out(t), c_skip=lambda t, sigma_data=0.5: Denoiser(None, sigma_data=sigma_data).c_skip(t)),
+    right("the package's own scalings", c_in=lambda t, sigma_data=0.5: Denoiser(torch.nn.Identity(), sigma_data=sigma_data).c_in(t), c_out=lambda t, sigma_data=0.5: Denoiser(torch.nn.Identity(), sigma_data=sigma_data).c_out(t), c_skip=lambda t, sigma_data=0.5: Denoiser(torch.nn.Identity(), sigma_data=sigma_data).c_skip(t)),
     right("a numpy loop with the interpolation written out", karras_grid=numpy_loop),
     right("EDM's order, flipped at the end", karras_grid=edm_order_then_flipped),
     right("sample by sample in float64, cast back", add_noise=in_float64),

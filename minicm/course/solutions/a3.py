@@ -61,7 +61,7 @@ def cd_loss(
 ) -> Tensor:
     x_t = x0 + per_sample(t, x0) * eps
     with torch.no_grad():
-        x_s = step(teacher, teacher.schedule, x_t, t, s)
+        x_s = step(teacher, teacher.schedule, x_t, t, s)  # type: ignore[attr-defined]
         y_target = f_target(x_s, s)
     return distance(f(x_t, t), y_target)
 
