@@ -62,6 +62,7 @@ def measure(*, fast: bool, compiled: bool) -> Report:
     """All numbers of the report, as JSON values; on a GPU where there is one."""
     scene = SMOKE if fast else GPU if torch.cuda.is_available() else CPU
     before = allow_tf32(False)
+    torch.backends.cudnn.benchmark = scene.device == "cuda"  # as `cifar10_run` does
     report: Report = {"machine": machine(), "scene": asdict(scene), "training": {}}
     try:
         for name, make in makers(scene).items():

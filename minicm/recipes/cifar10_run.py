@@ -131,6 +131,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def cifar10_run(job: Job) -> tuple[list[Row], str]:
     """Train, export, measure and draw within the budget; returns what was measured, and a line about the run."""
     started, scale = time.perf_counter(), job.scale
+    torch.backends.cudnn.benchmark = job.gpu  # the shapes never change: let cuDNN try its convolutions once
     reference = cifar10_reference(job.data, job.device, steps=scale.classifier, width=8 if job.fast else 64)
     with_steps = fitted(job)
     pace = seconds_a_step(with_steps(1000)[0], scale.trial)
