@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator
 from torch import Tensor
 
 from minicm.plots.style import EXACT, array, learned, new_figure, styled
@@ -28,7 +29,7 @@ def curves(
     Look at how far the coloured lines stay above the black one, which is what a perfect network would score. x (m,), every
     curve (m,); x is evenly spaced, whatever its values, and logarithmic says whether y is.
     """
-    figure, (axes,) = new_figure(1, len(panels), 4, title)
+    figure, (axes,) = new_figure(1, len(panels), 4.6, title)
     for ax, (ylabel, (truth, methods)) in zip(axes, panels.items(), strict=True):
         for i, (name, values) in enumerate(truth.items()):
             ax.plot(range(len(x)), values, label=name, **EXACT | {"linestyle": ("-", "--")[i % 2]})
@@ -36,8 +37,12 @@ def curves(
             ax.plot(range(len(x)), values, label=name, **learned(i))
         ax.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if logarithmic else "linear")
         ax.set_xticks(range(len(x)), [f"{value:g}" for value in x])
+        if logarithmic:
+            ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            ax.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+            ax.minorticks_off()
         ax.grid(axis="y", which="major", color="0.9")
-        ax.legend()
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1))  # above: lines may run anywhere
     return figure
 
 

@@ -146,28 +146,32 @@ def gamma(folder: Path, n: int = 1000) -> Figure:
 
 @torch.no_grad()
 def times(folder: Path, n: int = 2000) -> Figure:
-    """CM's greedy choice of times beside the default ones, both judged on noise that the choice has not seen."""
+    """CM's greedy choice of times, by two scores, beside the default times; judged on noise that the choice has not seen."""
     data: GaussianMixture = points_named("ring")  # type: ignore[assignment]
     f = load_model(folder / "TCD-exact-0")
-    real, _ = data.sample(n, torch.Generator().manual_seed(5))
+    real, again = (data.sample(n, torch.Generator().manual_seed(seed))[0] for seed in (5, 6))
     seen, fresh = (f.schedule.prior((n, data.dim), torch.Generator().manual_seed(seed)) for seed in (0, 1))
-    grid = time_grid(f.schedule, 60, f.t_min)
-    score: Callable[[Tensor], float] = lambda x: energy_distance(x[:1000], real[:1000])  # noqa: E731
-    values: dict[str, Values] = {m: {"default times": [], "chosen times": []} for m in ("outliers", "energy")}
-    for k in STEPS[:3]:
-        chosen = choose_times(f, seen, score, k, grid=grid)
-        default = time_grid(f.schedule, k, f.t_min).flip(0)
-        print(f"{k} steps: default {rounded(default)}, chosen {rounded(chosen)}")
-        for name, at in (("default times", default), ("chosen times", chosen)):
-            x = sample(f, fresh, at, generator=torch.Generator().manual_seed(7))
-            values["outliers"][name].append(outlier_fraction(x, data))
-            values["energy"][name].append(energy_distance(x, real))
-    again, _ = data.sample(n, torch.Generator().manual_seed(6))
-    panels = {
-        "points outside all modes": ({"exact": [exact_outliers(2)] * 3}, values["outliers"]),
-        "energy distance to data": ({"data again": [energy_distance(again, real)] * 3}, values["energy"]),
+    grid, counts = time_grid(f.schedule, 60, f.t_min), STEPS[:3]
+    scores: dict[str, Callable[[Tensor], float]] = {
+        "chosen by energy distance": lambda x: energy_distance(x[:1000], real[:1000]),
+        "chosen by points outside": lambda x: outlier_fraction(x, data),
     }
-    return show(STEPS[:3], panels, xlabel="sampling steps (gamma = 1)", title="The choice of times")
+    at = {"default": [time_grid(f.schedule, k, f.t_min).flip(0) for k in counts]}
+    at |= {
+        name: [choose_times(f, seen, score, k, grid=grid) for k in counts] for name, score in scores.items()
+    }
+    outside: Values = {name: [] for name in at}
+    energy: Values = {name: [] for name in at}
+    for name, choices in at.items():
+        for chosen in choices:
+            x = sample(f, fresh, chosen, generator=torch.Generator().manual_seed(7))
+            print(f"{name}: {rounded(chosen)}")
+            outside[name].append(outlier_fraction(x, data))
+            energy[name].append(energy_distance(x, real))
+    print(json.dumps({"energy distance": {k: rounded(v) for k, v in energy.items()}}))
+    print(f"energy distance of data to data: {energy_distance(again, real):.3g}")
+    panels = {"points outside all modes": ({"exact": [exact_outliers(2)] * 3}, outside)}
+    return show(counts, panels, xlabel="sampling steps (gamma = 1)", title="The choice of times")
 
 
 def triangle(folder: Path) -> Figure:
