@@ -46,7 +46,7 @@ def points_named(name: DataName) -> Data:
     return makers[name]()
 
 
-def small_mlp(seed: int, **options: int | bool) -> MLP:
+def small_mlp(seed: int, **options: float) -> MLP:
     """The network of all 2-D recipes: width 128, 4 hidden layers, 64 Fourier features."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
