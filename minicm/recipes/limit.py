@@ -68,6 +68,7 @@ def rows() -> Iterator[Row]:
         yield Row(f"CD, N = {n}", Denoiser(net(), t_min=T_MIN), cd(n))
     yield Row("CD, N = 33, scale .3", Denoiser(net(scale=0.3), t_min=T_MIN), cd(33))
     yield Row("CD, N = 33, lr 4e-3", Denoiser(net(), t_min=T_MIN), cd(33), lr=4e-3)
+    yield Row("CD, N = 33, scale .3, lr 4e-3", Denoiser(net(scale=0.3), t_min=T_MIN), cd(33), lr=4e-3)
     yield Row("sCD, c = .1, weight learnt", trig(0.5), scd(0.1, True))
     yield Row("sCD, c = .1", trig(0.5), scd(0.1, False))
     yield Row("sCD, c = .1, scale .3", trig(0.3), scd(0.1, False))
