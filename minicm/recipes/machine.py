@@ -1,4 +1,4 @@
-"""What numbers were measured on: processor or GPU, versions, commit, and the most memory that was held."""
+"""What numbers were measured on: processor or GPU, versions, commit; the most memory that was held, and the pace of steps."""
 
 from __future__ import annotations
 
@@ -59,3 +59,18 @@ def peak_memory(device: torch.device | str = "cpu") -> float | None:
         return None
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+class Pace:
+    """How fast the steps come: seconds since the start of this stretch, and samples a second since the last look."""
+
+    def __init__(self, k: int) -> None:
+        self.started = self.before = time.perf_counter()
+        self.k = k
+
+    def __call__(self, k: int, batch: int) -> tuple[float, float]:
+        """After step k, of `batch` samples a step: both numbers."""
+        now = time.perf_counter()
+        rate = (k - self.k) * batch / (now - self.before)
+        self.k, self.before = k, now
+        return now - self.started, rate

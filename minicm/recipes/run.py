@@ -18,7 +18,7 @@ from minicm.checkpoint import CheckpointError, describe, load_checkpoint, save_c
 from minicm.denoiser import Denoiser
 from minicm.objectives.base import Objective
 from minicm.parallel import any_process, rank, world
-from minicm.recipes.machine import peak_memory
+from minicm.recipes.machine import Pace, peak_memory
 from minicm.recipes.stopping import Stop, seconds_of, stoppable
 from minicm.train import Data, Diverged, Step, TrainConfig, train
 
@@ -219,20 +219,6 @@ def _forget(log: Path, k: int) -> None:
 def _bar(name: str, steps: int, state: dict[str, Any] | None, quiet: bool) -> tqdm:
     done = state["k"] if state else 0
     return tqdm(total=steps, initial=done, desc=name, unit="step", disable=quiet or rank() > 0, leave=False)
-
-
-class Pace:
-    """How fast the steps come: seconds since the start of this stretch, and samples a second since the last look."""
-
-    def __init__(self, k: int) -> None:
-        self.started = self.before = time.perf_counter()
-        self.k = k
-
-    def __call__(self, k: int, batch: int) -> tuple[float, float]:
-        now = time.perf_counter()
-        rate = (k - self.k) * batch / (now - self.before)
-        self.k, self.before = k, now
-        return now - self.started, rate
 
 
 def _record(step: Step, folder: Path, config: TrainConfig, pace: Pace) -> dict[str, str]:
