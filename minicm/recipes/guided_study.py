@@ -220,7 +220,6 @@ def main() -> None:
     parser.add_argument(
         "parts",
         nargs="*",
-        choices=[*PARTS, []],
         help="which; lcd and lcm-lora need the teacher, the styles both",
     )
     parser.add_argument(
@@ -231,6 +230,8 @@ def main() -> None:
         "--folder", type=Path, default=Path("runs/guided"), help="where runs and results are kept"
     )
     args = parser.parse_args()
+    if unknown := set(args.parts) - set(PARTS):
+        parser.error(f"there is no {', '.join(sorted(unknown))}: choose from {', '.join(PARTS)}")
     torch.set_num_threads(1)
     for seed in args.seeds:
         for part in args.parts or PARTS:

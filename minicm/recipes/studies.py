@@ -197,12 +197,14 @@ STUDIES: dict[str, Callable[[Path], Figure]] = {
 def main() -> None:
     """Measure, print and draw the studies from the runs of guided_study."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("studies", nargs="*", choices=[*STUDIES, []], help="which")
+    parser.add_argument("studies", nargs="*", help="which")
     parser.add_argument(
         "--folder", type=Path, default=Path("runs/guided"), help="where guided_study kept its runs"
     )
     parser.add_argument("--figures", type=Path, default=Path("docs/figures"), help="where the figures go")
     args = parser.parse_args()
+    if unknown := set(args.studies) - set(STUDIES):
+        parser.error(f"there is no {', '.join(sorted(unknown))}: choose from {', '.join(STUDIES)}")
     torch.set_num_threads(1)
     for name in args.studies or STUDIES:
         print(f"# {name}")
