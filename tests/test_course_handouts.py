@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -121,6 +122,57 @@ def test_gradescope_and_classroom50_bundles(tmp_path, capsys):
     assert not list((tmp_path / "c50").rglob("solutions"))
     assert main(["course", "gradescope", str(tmp_path / "b.zip")]) == 2
     assert "--assignment" in capsys.readouterr().err
+
+
+@pytest.fixture
+def stubs(tmp_path):
+    """A student's checkout of A1, nothing written yet."""
+    shutil.copytree(HANDOUTS / "a1", tmp_path / "work")
+    return tmp_path / "work"
+
+
+def test_the_classroom50_script_writes_its_result(stubs, tmp_path):
+    """All of it but the installs: result.json has the fields of classroom50/result/v1, and the points of the checks."""
+    assert main(["course", "classroom50", str(tmp_path / "c50"), "--assignment", "a1"]) == 0
+    script = tmp_path / "c50" / "autograder.py"
+    script.write_text(script.read_text().replace('"-m", "pip", "install", "--quiet"]', '"-c", ""]'))
+    names = ("CLASSROOM", "ASSIGNMENT", "SUBMISSION_TAG", "COMMIT_URL", "RELEASE_URL")
+    done = subprocess.run(
+        [sys.executable, script],
+        cwd=stubs,
+        env=os.environ | dict.fromkeys(names, "x"),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-1000:]
+    result = json.loads((stubs / "result.json").read_text())
+    assert result["schema"] == "classroom50/result/v1" and result["submission"] == "x"
+    assert (result["score"], result["max-score"]) == (0, ASSIGNMENTS["a1"].points)
+    assert {"test-name", "passed", "score", "max-score"} <= set(result["tests"][0]) and not result["tests"][
+        0
+    ]["passed"]
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="Gradescope's script is one of bash")
+def test_gradescopes_script_writes_its_results(stubs, tmp_path):
+    """run_autograder with this machine's folders in place of Gradescope's: results.json with work, and without any."""
+    assert main(["course", "gradescope", str(tmp_path / "a1.zip"), "--assignment", "a1"]) == 0
+    script = zipfile.ZipFile(tmp_path / "a1.zip").read("run_autograder").decode()
+    command = f"{sys.executable} -m minicm"
+    script = script.replace("/autograder/venv/bin/minicm", command).replace(
+        "/autograder/venv/bin/python", sys.executable
+    )
+    (tmp_path / "results").mkdir()
+    for folder, words in (
+        (stubs, "add_noise (student.py"),
+        (tmp_path / "results", "neither student.py nor adapters.py"),
+    ):
+        text = script.replace("/autograder/submission", str(folder)).replace(
+            "/autograder/results", str(tmp_path / "results")
+        )
+        subprocess.run(["bash", "-c", text], check=True)
+        results = json.loads((tmp_path / "results" / "results.json").read_text())
+        assert results["score"] == 0 and words in json.dumps(results)
 
 
 def test_the_package_in_a_bundle_works_without_the_answers(tmp_path):
