@@ -584,7 +584,7 @@ def distils(impl: Impl, seed: int) -> None:
         )
 
 
-DISTILLED_BOUND = 0.35  # sigma_d; the solution reaches .21 to .24 on 20 seeds
+DISTILLED_BOUND = 0.35  # sigma_d; the solution reaches .21 to .26 on 20 seeds
 
 A3 = Assignment(
     name="a3",

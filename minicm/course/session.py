@@ -19,7 +19,8 @@ from typing import Any
 from torch import Tensor
 
 from minicm.course.kit import Assignment, Failed
-from minicm.course.wire import Garbled, Peer, RemoteError, read_message, write_message
+from minicm.course.peer import Peer, RemoteError
+from minicm.course.wire import Garbled, read_message, write_message
 
 SOURCES = {".py"}  # what is copied of a submission
 SIZE = 4 * 2**20  # bytes of sources at most

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 
 from minicm.course.kit import raised
-from minicm.course.wire import CLOCKS, Peer, read_message, write_message
+from minicm.course.peer import Peer
+from minicm.course.wire import CLOCKS, read_message, write_message
 from minicm.schedules import Schedule
 
 NETWORK = ("socket.connect", "socket.bind", "socket.getaddrinfo", "socket.sendto", "socket.gethostbyname")
