@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import shutil
@@ -164,8 +165,9 @@ class _Process:
         self.messages: queue.Queue = queue.Queue(maxsize=4)  # a flood waits in the pipe
         self.peer = _Asker(self._next, self.process.stdin, graph=True)  # type: ignore[arg-type]
         self.peer.process = self
-        for work in (self._read, self._drain):
-            threading.Thread(target=work, daemon=True).start()
+        self.threads = [threading.Thread(target=work, daemon=True) for work in (self._read, self._drain)]
+        for thread in self.threads:
+            thread.start()
 
     def start(self, order: dict, seconds: float) -> dict:
         """Hand over the order; the worker's report on what it has loaded."""
@@ -208,6 +210,13 @@ class _Process:
         except (AttributeError, ProcessLookupError, PermissionError):  # Windows; or gone
             self.process.kill()
         self.process.wait()
+        while not self.messages.empty():
+            self.messages.get()  # lets the reader go on to the end of the pipe
+        for thread in self.threads:
+            thread.join(2)
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            with contextlib.suppress(OSError):
+                stream.close()  # type: ignore[union-attr]
 
     def _next(self) -> tuple[dict, bytes]:
         try:
@@ -226,7 +235,7 @@ class _Process:
             self.messages.put(error)
 
     def _drain(self) -> None:
-        while part := os.read(self.process.stderr.fileno(), 65536):  # type: ignore[union-attr]
+        while part := self.process.stderr.read1(65536):  # type: ignore[union-attr]
             if len(self._printed) < 4 * PRINTED:
                 self._printed += part
 
