@@ -100,7 +100,7 @@ def digits_ict(*, config: TrainConfig = TrainConfig(steps=1600, batch=64, lr=1e-
 
 
 def digits_scm(
-    *, teacher: Path, config: TrainConfig = TrainConfig(steps=800, batch=64, lr=1e-3, ema=0.995)
+    *, teacher: Path, config: TrainConfig = TrainConfig(steps=300, batch=64, lr=1e-3, ema=0.995)
 ) -> Recipe:
     """Continuous-time distillation (sCD) of a digits-teacher, whose EDM clock is turned into TrigFlow.
 
