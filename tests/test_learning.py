@@ -44,7 +44,7 @@ def learned(recipe, steps: int):
     """A small network after so many steps of a recipe, and the recipe's data."""
     model, objective, data, config = recipe()
     torch.manual_seed(0)
-    net = MLP(2, 64, 4, second_time=model.second_time)
+    net = MLP(**(model.net.options | {"width": 64, "features": 32}))
     f = Denoiser(net, model.schedule, t_min=model.t_min)
     *_, last = train(f, objective, data, replace(config, steps=steps, batch=256, ema=0.99))
     return last.ema, data
@@ -64,7 +64,7 @@ def test_a_recipe_takes_a_step(recipe):
 @pytest.mark.slow  # 4 to 14 s of one core each
 @pytest.mark.parametrize(
     ("recipe", "steps", "bound"),
-    # Seed 0 gave .103, .132, .104, .094, .083, .256 and .253; a network that has learnt nothing gives 1. The bounds leave
+    # Seed 0 gave .103, .132, .104, .094, .083, .091 and .048; a network that has learnt nothing gives 1. The bounds leave
     # 1.6 times that for other platforms' rounding; the seed is fixed, so there is no false alarm on one platform.
     [
         (mixture_cd, 1000, 0.17),
@@ -72,8 +72,8 @@ def test_a_recipe_takes_a_step(recipe):
         (mixture_tcd, 1000, 0.17),
         (mixture_ict, 2000, 0.15),
         (mixture_ect, 2000, 0.15),
-        (mixture_sct, 2000, 0.4),
-        (mixture_scd, 2000, 0.4),
+        (mixture_sct, 1000, 0.145),
+        (mixture_scd, 1000, 0.08),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
