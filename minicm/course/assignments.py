@@ -5,9 +5,10 @@ from __future__ import annotations
 from minicm.course.a1 import A1
 from minicm.course.a2 import A2
 from minicm.course.a3 import A3
+from minicm.course.a4 import A4
 from minicm.course.kit import Assignment
 
-ASSIGNMENTS: dict[str, Assignment] = {a.name: a for a in (A1, A2, A3)}
+ASSIGNMENTS: dict[str, Assignment] = {a.name: a for a in (A1, A2, A3, A4)}
 
 
 def assignment_named(name: str) -> Assignment:

@@ -87,3 +87,34 @@ def slope(x: list[float], y: list[float]) -> float:
     """The least-squares slope of y over x."""
     mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
     return sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y)) / sum((a - mean_x) ** 2 for a in x)
+
+
+# ------------------------------------------------------------------------------- A4: consistency training
+def ct_points(k: int, K: int, s0: int, s1: int) -> int:
+    """CM, arXiv:2303.01469, appendix C: ceil(sqrt(y) - 1) + 1 is the first n with n^2 >= y; here in whole numbers."""
+    n = 1
+    while K * n * n < k * ((s1 + 1) ** 2 - s0**2) + K * s0**2:
+        n += 1
+    return n
+
+
+def ct_decay(n: float, s0: int, mu0: float) -> float:
+    """CM, appendix C, for n = N(k) points: exp(s0 ln(mu0)/n)."""
+    return math.exp(s0 * math.log(mu0) / n)
+
+
+def pseudo_huber(r: list[float], c: float) -> float:
+    """iCT, arXiv:2310.14189, section 3.3, of one sample's residual: sqrt(|r|^2 + c^2) - c."""
+    return math.sqrt(sum(a * a for a in r) + c * c) - c
+
+
+def interval_mass(grid: list[float], mean: float, std: float) -> list[float]:
+    """iCT, section 3.5: how much of ln t ~ N(mean, std^2) lies in each interval, out of what lies on the grid."""
+    below = [math.erf((math.log(t) - mean) / (math.sqrt(2) * std)) for t in grid]
+    return [(b - a) / (below[-1] - below[0]) for a, b in zip(below, below[1:])]
+
+
+def ect_earlier(t: float, stage: float, q: float, k: float, b: float) -> float:
+    """ECT, arXiv:2406.14548, section 3.3: max(0, t (1 - n(t)/q^(stage + 1))), n(t) = 1 + k sigmoid(-b t)."""
+    n = 1 + k / (1 + math.exp(b * t))
+    return max(0.0, t * (1 - n / q ** (stage + 1)))
