@@ -118,3 +118,51 @@ def ect_earlier(t: float, stage: float, q: float, k: float, b: float) -> float:
     """ECT, arXiv:2406.14548, section 3.3: max(0, t (1 - n(t)/q^(stage + 1))), n(t) = 1 + k sigmoid(-b t)."""
     n = 1 + k / (1 + math.exp(b * t))
     return max(0.0, t * (1 - n / q ** (stage + 1)))
+
+
+# ------------------------------------------------------------------------------- A5: sampling and editing
+def fill(s: float, t_min: float) -> float:
+    """CM, arXiv:2303.01469, Algorithm 1: the standard deviation that brings a sample at t_min up to s in the EDM clock."""
+    return math.sqrt(s * s - t_min * t_min)
+
+
+def by_way_of(
+    clock: Clock,
+    x: list[float],
+    x0: list[float],
+    t: float,
+    u: float,
+    scale: float,
+    level: float,
+    z: list[float],
+) -> list[float]:
+    """From t to u with the same x0 and the same eps, then scaled, then noise of a level (a standard deviation)."""
+    alpha, sigma = clock
+    moved = [alpha(u) * a + sigma(u) * e for a, e in zip(x0, eps_hat(clock, x, x0, t))]
+    return [scale * a + level * b for a, b in zip(moved, z)]
+
+
+def gamma_step(
+    clock: Clock,
+    x: list[float],
+    x0: list[float],
+    t: float,
+    s: float,
+    gamma: float,
+    z: list[float],
+    t_min: float,
+) -> list[float]:
+    """TCD, arXiv:2402.19159, Algorithm 4, by way of u = (1 - gamma) s; a point below t_min has t_min's noise."""
+    alpha, sigma = clock
+    u = (1 - gamma) * s
+    scale = alpha(s) / alpha(u)
+    level = math.sqrt(max(sigma(s) ** 2 - (scale * max(sigma(u), t_min)) ** 2, 0.0))
+    return by_way_of(clock, x, x0, t, u, scale, level, z)
+
+
+def slerp(a: list[float], b: list[float], fraction: float) -> list[float]:
+    """Shoemake 1985: weights sin((1 - u) w)/sin(w) and sin(u w)/sin(w), w being the angle between a and b."""
+    length_a, length_b = math.hypot(*a), math.hypot(*b)
+    angle = math.acos(sum(p * q for p, q in zip(a, b)) / (length_a * length_b))
+    share_a, share_b = (math.sin(part * angle) / math.sin(angle) for part in (1 - fraction, fraction))
+    return [share_a * p + share_b * q for p, q in zip(a, b)]
