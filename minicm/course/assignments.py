@@ -7,9 +7,10 @@ from minicm.course.a2 import A2
 from minicm.course.a3 import A3
 from minicm.course.a4 import A4
 from minicm.course.a5 import A5
+from minicm.course.a6 import A6
 from minicm.course.kit import Assignment
 
-ASSIGNMENTS: dict[str, Assignment] = {a.name: a for a in (A1, A2, A3, A4, A5)}
+ASSIGNMENTS: dict[str, Assignment] = {a.name: a for a in (A1, A2, A3, A4, A5, A6)}
 
 
 def assignment_named(name: str) -> Assignment:

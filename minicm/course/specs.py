@@ -166,3 +166,25 @@ def slerp(a: list[float], b: list[float], fraction: float) -> list[float]:
     angle = math.acos(sum(p * q for p, q in zip(a, b)) / (length_a * length_b))
     share_a, share_b = (math.sin(part * angle) / math.sin(angle) for part in (1 - fraction, fraction))
     return [share_a * p + share_b * q for p, q in zip(a, b)]
+
+
+# ------------------------------------------------------------------------------- A6: guidance and skips
+def guided(D_c: list[float], D_null: list[float], w: float) -> list[float]:
+    """LCM, arXiv:2310.04378, section 4.2: (1 + w) D_c - w D_null; w + 1 is Imagen's scale."""
+    return [(1 + w) * a - w * b for a, b in zip(D_c, D_null)]
+
+
+def skipping_grid(T: int, k: int) -> list[float]:
+    """LCM, section 4.3, t = 0 being clean: from T down in steps of k, and 0; ascending."""
+    times, t = [], T
+    while t > 0:
+        times.append(float(t))
+        t -= k
+    return [0.0, *reversed(times)]
+
+
+def w_embedding(w: float, dim: int) -> list[float]:
+    """LCM's training script: sines, then cosines, of 1000 w times exp(-j ln(10000)/(dim/2 - 1))."""
+    half = dim // 2
+    phases = [1000 * w * math.exp(-j * math.log(10000) / (half - 1)) for j in range(half)]
+    return [math.sin(p) for p in phases] + [math.cos(p) for p in phases]
