@@ -306,7 +306,7 @@ def conditioning(
     given = {} if w is None else {"w": torch.full((n,), w, dtype=torch.float64)}
     if classes and label is None:
         given["label"] = torch.randint(classes, (n,), generator=generator)
-    elif classes:
+    elif label is not None:
         given["label"] = torch.full((n,), label)
     return given
 
@@ -318,7 +318,7 @@ def save_samples(
     times: tuple[float, ...],
     steps: int,
     gamma: float,
-    given: dict[str, torch.Tensor],
+    given: dict[str, Any],
     generator: torch.Generator,
     out: Path | None,
 ) -> int:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from minicm.schedules import EDM, Schedule, expand, known
+from minicm.schedules import EDM, Denoise, Schedule, expand, known
 
 
 class Denoiser(nn.Module):
@@ -28,6 +29,7 @@ class Denoiser(nn.Module):
     Raises ValueError for t of the wrong shape or outside [t_min, t_max], and for t_min > 0 where alpha(t_min) is not 1.
     """
 
+    net: Any  # an nn.Module; what else it offers (options, classes, ...) differs from net to net
     autocast: torch.dtype | None = None  # of the matrix products inside the network; None: as its weights are
 
     def __init__(
@@ -112,7 +114,7 @@ class guided(nn.Module):
     The result is called like a denoiser, (x, t) -> x0_hat, and has its schedule and t_min.
     """
 
-    def __init__(self, denoiser: Callable, label: int | Tensor, w: float | Tensor) -> None:
+    def __init__(self, denoiser: Denoise, label: int | Tensor, w: float | Tensor) -> None:
         super().__init__()
         self.denoiser, self.label, self.w = denoiser, label, w
         self.schedule, self.t_min = denoiser.schedule, denoiser.t_min
@@ -144,7 +146,7 @@ class in_clock(nn.Module):
     The result is called like a denoiser and has the new schedule, and t_min carried over to it.
     """
 
-    def __init__(self, denoiser: Callable, schedule: Schedule) -> None:
+    def __init__(self, denoiser: Denoise, schedule: Schedule) -> None:
         super().__init__()
         self.denoiser, self.schedule = denoiser, schedule
         self.sigma_data = getattr(denoiser, "sigma_data", None)

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from minicm.sampling import check_times, sample
+from minicm.schedules import Denoise
 
 LUMINANCE = (0.2989, 0.5870, 0.1140)  # of red, green, blue (ITU-R BT.601)
 Times = Tensor | Sequence[float]
@@ -44,7 +45,7 @@ IDENTITY = LinearOperator(lambda x: x, lambda x: x)
 
 
 def edit(
-    f: Callable,
+    f: Denoise,
     y: Tensor,
     A: LinearOperator,
     mask: Tensor,
@@ -68,7 +69,7 @@ def edit(
 class _PutBack:
     """f, and then the known coefficients put back; the rest of f shows through."""
 
-    def __init__(self, f: Callable, A: LinearOperator, known: Tensor, mask: Tensor) -> None:
+    def __init__(self, f: Denoise, A: LinearOperator, known: Tensor, mask: Tensor) -> None:
         self.f, self.A, self.known, self.mask = f, A, known, mask
 
     def __call__(self, x: Tensor, t: Tensor, **given: Any) -> Tensor:
@@ -79,7 +80,7 @@ class _PutBack:
 
 
 def inpaint(
-    f: Callable,
+    f: Denoise,
     y: Tensor,
     missing: Tensor,
     times: Times,
@@ -95,7 +96,7 @@ def inpaint(
 
 
 def colourise(
-    f: Callable, grey: Tensor, times: Times, generator: torch.Generator | None = None, **cond: Any
+    f: Denoise, grey: Tensor, times: Times, generator: torch.Generator | None = None, **cond: Any
 ) -> Tensor:
     """A colour image (B, 3, *S) for a grey one (B, 1, *S), whose luminance it keeps.
 
@@ -109,7 +110,7 @@ def colourise(
 
 
 def super_resolve(
-    f: Callable,
+    f: Denoise,
     low: Tensor,
     patch: int,
     times: Times,
@@ -132,7 +133,7 @@ def super_resolve(
 
 
 def stroke(
-    f: Callable, y: Tensor, times: Times, generator: torch.Generator | None = None, **cond: Any
+    f: Denoise, y: Tensor, times: Times, generator: torch.Generator | None = None, **cond: Any
 ) -> Tensor:
     """A sample that resembles the rough drawing y (B, *D): noise is added up to times[0], and f takes it away.
 
@@ -147,7 +148,7 @@ def stroke(
     return sample(f, x, times, generator=generator, **cond)
 
 
-def denoise(f: Callable, x: Tensor, t: float, **cond: Any) -> Tensor:
+def denoise(f: Denoise, x: Tensor, t: float, **cond: Any) -> Tensor:
     """The clean point that f sees behind x (B, *D), which holds noise of time t (in EDM its standard deviation).
 
     CM, arXiv:2303.01469, section 3: one call of f serves every noise level in [t_min, t_max]. In EDM x is the
@@ -157,7 +158,7 @@ def denoise(f: Callable, x: Tensor, t: float, **cond: Any) -> Tensor:
 
 
 def interpolate(
-    f: Callable, x_a: Tensor, x_b: Tensor, fractions: Sequence[float] | Tensor, **cond: Any
+    f: Denoise, x_a: Tensor, x_b: Tensor, fractions: Sequence[float] | Tensor, **cond: Any
 ) -> Tensor:
     """Samples on the way from f(x_a) to f(x_b): the noises x_a, x_b (B, *D) are mixed on a sphere, then denoised.
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+from typing import TypeVar
 
 import torch
 from torch import nn
 
+Model = TypeVar("Model", bound=nn.Module)
 
-def frozen_copy(model: nn.Module) -> nn.Module:
+
+def frozen_copy(model: Model) -> Model:
     """A copy of a model that no gradient reaches: where a target or an average starts. Compiled parts are so again."""
     kept = copy.deepcopy(model).requires_grad_(False)
     for ours, theirs in zip(kept.modules(), model.modules(), strict=True):

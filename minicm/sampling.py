@@ -4,31 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from minicm.schedules import EDM, Schedule, expand
+from minicm.schedules import EDM, Denoise, Schedule, expand
 from minicm.solvers import as_times, heun_step
 
 
 class Counted:
     """A denoiser that counts how often it is evaluated: the NFE of the literature, in `.evaluations`."""
 
-    def __init__(self, denoise: Callable) -> None:
+    def __init__(self, denoise: Denoise) -> None:
         self.denoise, self.evaluations = denoise, 0
 
-    def __call__(self, *args, **cond) -> Tensor:
+    def __call__(self, *args: Any, **cond: Any) -> Tensor:
         self.evaluations += 1
         return self.denoise(*args, **cond)
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["denoise"], name)
 
 
 @torch.no_grad()
 def sample(
-    f: Callable,
+    f: Denoise,
     x_T: Tensor,
     times: Tensor | Sequence[float],
     gamma: float = 1.0,
@@ -67,7 +68,7 @@ def sample(
 
 @torch.no_grad()
 def edm_sample(
-    denoise: Callable,
+    denoise: Denoise,
     x: Tensor,
     times: Tensor | Sequence[float],
     *,
@@ -102,7 +103,7 @@ def edm_sample(
 
 
 def choose_times(
-    f: Callable,
+    f: Denoise,
     x_T: Tensor,
     score: Callable[[Tensor], float],
     n: int,
@@ -110,7 +111,7 @@ def choose_times(
     grid: Tensor,  # ascending candidates (N,), in f's clock; the last is where x_T lives
     gamma: float = 1.0,  # of sample()
     seed: int = 0,  # of sample()'s noise, one for all candidates: so their scores can be compared
-    **cond: Tensor | None,
+    **cond: Any,
 ) -> Tensor:
     """The n decreasing times for `sample` whose samples score lowest, chosen greedily: one more time after another.
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -120,6 +121,27 @@ class Schedule:
         """Pure noise x_T to start sampling from at t_max, of the given shape (B, *D)."""
         device = device or (generator.device if generator is not None else None)
         return self.prior_std * torch.randn(tuple(shape), generator=generator, device=device, dtype=dtype)
+
+
+class Denoise(Protocol):
+    """What every denoiser and consistency function offers: the call (x, t) -> x0_hat, a clock, and its earliest time.
+
+    A type for annotations alone, never checked at run time: any callable that has `schedule` and `t_min` will do.
+    """
+
+    @property
+    def schedule(self) -> Schedule:
+        """The clock that t and x are in."""
+        ...
+
+    @property
+    def t_min(self) -> float:
+        """The earliest time, where a consistency function is the identity; 0 for a denoiser."""
+        ...
+
+    def __call__(self, *args: Any, **cond: Any) -> Tensor:
+        """x (B, *D), t (B,), and what it is conditioned on by name: label, w, u (B,) -> x0_hat (B, *D)."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from minicm.denoiser import Denoiser
-from minicm.ema import ema_update, frozen_copy
+from minicm.ema import Model, ema_update, frozen_copy
 from minicm.objectives.base import Objective
 from minicm.parallel import from_first, share, sum_gradients, world
 from minicm.resume import restore, state_of
@@ -72,14 +72,14 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
-class Step:
+class Step(Generic[Model]):
     """What one update leaves behind; `state()` is all that a resumed run needs."""
 
     k: int  # updates done
     loss: Tensor  # mean over the batch, detached; on a GPU, reading it waits for the update
-    f: nn.Module  # trained
-    f_target: nn.Module  # theta-minus
-    ema: nn.Module  # evaluation average
+    f: Model  # trained
+    f_target: Model  # theta-minus
+    ema: Model  # evaluation average
     state: Callable[[], dict[str, Any]]  # call it before the next update
 
 
@@ -88,8 +88,8 @@ class Diverged(RuntimeError):
 
 
 def train(
-    f: nn.Module, objective: Objective, data: Data, config: TrainConfig, resume: dict[str, Any] | None = None
-) -> Iterator[Step]:
+    f: Model, objective: Objective, data: Data, config: TrainConfig, resume: dict[str, Any] | None = None
+) -> Iterator[Step[Model]]:
     """Train f and yield a Step after each update.
 
     CM, arXiv:2303.01469, Algorithms 2 and 3. resume: the `state()` of a run of the same model, objective and
@@ -103,7 +103,7 @@ def train(
     _prepare(f, objective, config, device)
     from_first([f, objective])
     f_target, ema = frozen_copy(f).train(), frozen_copy(f).eval()
-    models = {"f": f, "f_target": f_target, "ema": ema, "objective": objective}
+    models: dict[str, nn.Module] = {"f": f, "f_target": f_target, "ema": ema, "objective": objective}
     optimiser = _optimiser(f, objective, config)
     generator = torch.Generator(device).manual_seed(config.seed)
     start = 0 if resume is None else restore(resume, models, optimiser, generator, asdict(config))
@@ -117,7 +117,7 @@ def _prepare(f: nn.Module, objective: Objective, config: TrainConfig, device: to
     for denoiser in (m for model in models for m in model.modules() if isinstance(m, Denoiser)):
         denoiser.autocast = torch.bfloat16 if config.bf16 else denoiser.autocast
         if config.channels_last:
-            denoiser.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            denoiser.net.to(memory_format=torch.channels_last)
         if config.compile:
             denoiser.net.compile()
 

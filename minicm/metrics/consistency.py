@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from minicm.data.mixtures import GaussianMixture
 from minicm.metrics.clouds import points
-from minicm.schedules import EDM, Schedule
+from minicm.schedules import EDM, Denoise, Schedule
 from minicm.times import karras_grid
 
 
@@ -87,7 +87,7 @@ class ConsistencyError:
 
 @torch.no_grad()
 def consistency_error(
-    f: Callable,
+    f: Denoise,
     mixture: GaussianMixture,
     *,
     n: int = 1000,  # points at each time
@@ -157,7 +157,7 @@ def _summarise(schedule: Schedule, times: Tensor, errors: Tensor) -> Consistency
     )
 
 
-def order(steps: Sequence[int], errors: Sequence[float]) -> float:
+def order(steps: Sequence[int] | Tensor, errors: Sequence[float] | Tensor) -> float:
     """Order of convergence: minus the slope of log error over log number of steps, by least squares.
 
     Give it *median* errors: a few points that fall into another mode's basin ruin the slope of the RMSE. Both of

@@ -19,6 +19,9 @@ class Autoencoder(nn.Module):
     Left out: the adversarial and perceptual losses, which sharpen large images.
     """
 
+    shift: Tensor
+    spread: Tensor
+
     def __init__(
         self,
         channels: int = 1,

@@ -16,6 +16,8 @@ class FourierFeatures(nn.Module):
     The frequencies are a buffer, so they are saved with the weights.
     """
 
+    frequencies: Tensor
+
     def __init__(self, dim: int, features: int, *, scale: float) -> None:
         super().__init__()
         self.register_buffer("frequencies", 2 * math.pi * scale * torch.randn(dim, features))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -32,7 +34,9 @@ class MLP(nn.Module):
         octaves: int = 6,  # of the time; sCM, which differentiates by it, wants about 3
     ) -> None:
         super().__init__()
-        self.options = dict(dim=dim, width=width, depth=depth, classes=classes, guidance=guidance)
+        self.options: dict[str, Any] = dict(
+            dim=dim, width=width, depth=depth, classes=classes, guidance=guidance
+        )
         self.options |= dict(second_time=second_time, features=features, scale=scale, octaves=octaves)
         self.dim, self.classes, self.second_time = dim, classes, second_time
         self.features = FourierFeatures(dim, features, scale=scale)

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from minicm.schedules import VP
+from minicm.schedules import VP, Denoise
 from minicm.times import IndexLaw
 
 
@@ -24,18 +25,18 @@ class Draw:
     t: Tensor  # (B,) where the online prediction is made
     eps: Tensor  # (B, *D) unit noise
     seed: Tensor  # (B,) int64 on the CPU, for dropout; the first one is used
-    s: Tensor | None = None  # (B,) where the target's prediction is made, s < t
-    w: Tensor | None = None  # (B,) guidance scale
-    u: Tensor | None = None  # (B,) third time, the end of the step
+    # Of these each objective draws what it needs and leaves the others None; Any: its loss need not ask again.
+    s: Tensor | Any = None  # (B,) where the target's prediction is made, s < t
+    w: Tensor | Any = None  # (B,) guidance scale
+    u: Tensor | Any = None  # (B,) third time, the end of the step
 
-    def __getitem__(self, index) -> Draw:
+    def __getitem__(self, index: Any) -> Draw:
         """The draw of some of the samples: a permutation, a slice of a global batch."""
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
         on_cpu = index.cpu() if isinstance(index, Tensor) else index
         seed = parts.pop("seed")[on_cpu]
-        return Draw(
-            seed=seed, **{name: None if part is None else part[index] for name, part in parts.items()}
-        )
+        chosen: dict[str, Any] = {n: None if part is None else part[index] for n, part in parts.items()}
+        return Draw(seed=seed, **chosen)
 
 
 class Objective(nn.Module):
@@ -46,9 +47,12 @@ class Objective(nn.Module):
         raise NotImplementedError
 
     def loss(
-        self, f: Callable, f_target: Callable, x0: Tensor, label: Tensor | None, draw: Draw, k: int, K: int
+        self, f: Any, f_target: Any, x0: Tensor, label: Tensor | None, draw: Draw, k: int, K: int
     ) -> Tensor:
-        """The losses (B,), with no randomness of their own; gradients reach f alone."""
+        """The losses (B,), with no randomness of their own; gradients reach f alone.
+
+        What f and f_target must offer is said by each objective: most take any `Denoise`, some a `Denoiser`.
+        """
         raise NotImplementedError
 
     def target_decay(self, k: int, K: int) -> float:
@@ -57,8 +61,8 @@ class Objective(nn.Module):
 
     def forward(
         self,
-        f: Callable,
-        f_target: Callable,
+        f: Denoise,
+        f_target: Denoise,
         x0: Tensor,
         label: Tensor | None = None,
         k: int = 0,
@@ -98,7 +102,7 @@ def interval_draw(grid: Tensor, index_law: IndexLaw, x0: Tensor, k: int, generat
     )
 
 
-def whole_times(teacher: Callable | None) -> Tensor:
+def whole_times(teacher: Denoise | None) -> Tensor:
     """The times 0..T of a teacher in the VP clock, (T + 1,). Raises ValueError for another clock and for None."""
     schedule = getattr(teacher, "schedule", None)
     if not isinstance(schedule, VP):
@@ -107,13 +111,13 @@ def whole_times(teacher: Callable | None) -> Tensor:
     return torch.arange(len(schedule.alpha_bar), dtype=torch.float64)
 
 
-def check_clock(f: Callable, teacher: Callable | None) -> None:
+def check_clock(f: Denoise, teacher: Denoise | None) -> None:
     """Raises ValueError where f and the teacher count time differently: the solver's point would not be f's."""
     if teacher is not None and getattr(f, "schedule", teacher.schedule) != teacher.schedule:
         raise ValueError("f and the teacher have different clocks: use in_clock(teacher, f.schedule)")
 
 
-def check_guidance(teacher: Callable | None, w_range: tuple[float, float]) -> None:
+def check_guidance(teacher: Denoise | None, w_range: tuple[float, float]) -> None:
     """Raises ValueError for a range that is not 0 <= low <= high and for a teacher without classes."""
     low, high = w_range
     if not 0 <= low <= high < float("inf"):

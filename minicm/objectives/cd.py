@@ -23,6 +23,7 @@ from torch import Tensor
 
 from minicm.distances import Distance, l2
 from minicm.objectives.base import Draw, Objective, check_clock, constant, interval_draw, predict_pair
+from minicm.schedules import Denoise
 from minicm.solvers import Step, heun_step
 from minicm.times import IndexLaw, UniformIndex
 
@@ -38,7 +39,7 @@ class CD(Objective):
 
     def __init__(
         self,
-        teacher: Callable,
+        teacher: Denoise,
         *,
         grid: Tensor | Callable[[int, int], Tensor],  # ascending times (N,), or a curriculum (k, K) -> grid
         step: Step = heun_step,  # the ODE solver Phi
@@ -59,7 +60,7 @@ class CD(Objective):
         self.distance, self.weight, self.mu = distance, weight, mu
 
     @property
-    def teacher(self) -> Callable:
+    def teacher(self) -> Denoise:
         """The frozen diffusion model."""
         return self.frozen[0]
 
@@ -68,7 +69,7 @@ class CD(Objective):
         return interval_draw(grid, self.index_law, x0, k, generator)
 
     def loss(
-        self, f: Callable, f_target: Callable, x0: Tensor, label: Tensor | None, draw: Draw, k: int, K: int
+        self, f: Denoise, f_target: Denoise, x0: Tensor, label: Tensor | None, draw: Draw, k: int, K: int
     ) -> Tensor:
         check_clock(f, self.teacher)
         t, s, schedule = draw.t, draw.s, self.teacher.schedule

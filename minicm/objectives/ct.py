@@ -23,6 +23,7 @@ from torch import Tensor
 
 from minicm.distances import Distance, l2
 from minicm.objectives.base import Draw, Objective, constant, interval_draw, predict_pair
+from minicm.schedules import Denoise
 from minicm.times import IndexLaw, UniformIndex, ct_decay, ct_points, karras_grid
 
 
@@ -59,7 +60,7 @@ class CT(Objective):
         return interval_draw(grid, self.index_law, x0, k, generator)
 
     def loss(
-        self, f: Callable, f_target: Callable, x0: Tensor, label: Tensor | None, draw: Draw, k: int, K: int
+        self, f: Denoise, f_target: Denoise, x0: Tensor, label: Tensor | None, draw: Draw, k: int, K: int
     ) -> Tensor:
         t, s = draw.t, draw.s
         x_t, x_s = f.schedule.add_noise(x0, draw.eps, t), f.schedule.add_noise(x0, draw.eps, s)

@@ -14,11 +14,10 @@ Simplified: no augmentation. Labels arrive already dropped where guidance needs 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
+from minicm.denoiser import Denoiser
 from minicm.distances import l2
 from minicm.objectives.base import Draw, Objective, dropout_from, dropout_seeds, unit_noise
 from minicm.times import LogNormalTimes, TimeLaw
@@ -46,7 +45,7 @@ class DSM(Objective):
         )
 
     def loss(
-        self, f: Callable, f_target: Callable, x0: Tensor, label: Tensor | None, draw: Draw, k: int, K: int
+        self, f: Denoiser, f_target: Denoiser, x0: Tensor, label: Tensor | None, draw: Draw, k: int, K: int
     ) -> Tensor:
         x_t = f.schedule.add_noise(x0, draw.eps, draw.t)
         with dropout_from(draw.seed):

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from minicm.distances import Distance, pseudo_huber
 from minicm.objectives.base import Draw, Objective, dropout_seeds, inverse_gap, predict_pair, unit_noise
+from minicm.schedules import Denoise
 from minicm.times import LogNormalTimes, TimeLaw, ect_gap
 
 
@@ -70,7 +71,7 @@ class ECT(Objective):
         )
 
     def loss(
-        self, f: Callable, f_target: Callable, x0: Tensor, label: Tensor | None, draw: Draw, k: int, K: int
+        self, f: Denoise, f_target: Denoise, x0: Tensor, label: Tensor | None, draw: Draw, k: int, K: int
     ) -> Tensor:
         t, s = draw.t, draw.s
         x_t, x_s = f.schedule.add_noise(x0, draw.eps, t), f.schedule.add_noise(x0, draw.eps, s)

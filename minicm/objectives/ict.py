@@ -25,6 +25,7 @@ from torch import Tensor
 
 from minicm.distances import Distance, pseudo_huber
 from minicm.objectives.base import Draw, Objective, interval_draw, inverse_gap, predict_pair
+from minicm.schedules import Denoise
 from minicm.times import IndexLaw, LogNormalIndex, doubling_points, karras_grid
 
 
@@ -59,7 +60,7 @@ class ICT(Objective):
         return interval_draw(grid, self.index_law, x0, k, generator)
 
     def loss(
-        self, f: Callable, f_target: Callable, x0: Tensor, label: Tensor | None, draw: Draw, k: int, K: int
+        self, f: Denoise, f_target: Denoise, x0: Tensor, label: Tensor | None, draw: Draw, k: int, K: int
     ) -> Tensor:
         t, s = draw.t, draw.s
         x_t, x_s = f.schedule.add_noise(x0, draw.eps, t), f.schedule.add_noise(x0, draw.eps, s)

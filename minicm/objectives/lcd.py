@@ -40,7 +40,7 @@ from minicm.objectives.base import (
     uniform_guidance,
     whole_times,
 )
-from minicm.schedules import VP, expand, known
+from minicm.schedules import VP, Denoise, expand, known
 from minicm.solvers import Step, euler_step
 from minicm.times import IndexLaw, UniformIndex, every_kth
 
@@ -57,7 +57,7 @@ class LCD(Objective):
 
     def __init__(
         self,
-        teacher: Callable | None,
+        teacher: Denoise | None,
         *,
         k: int,  # skipping step, in steps of the grid; the paper's is 20 of 1000
         w_range: tuple[float, float],  # guidance is uniform on it; paper [2, 14], script [5, 15]
@@ -79,7 +79,7 @@ class LCD(Objective):
         self.distance, self.weight, self.mu = distance, weight, mu
 
     @property
-    def teacher(self) -> Callable | None:
+    def teacher(self) -> Denoise | None:
         """The frozen diffusion model; None where the data take its place."""
         return self.frozen[0]
 
@@ -90,7 +90,7 @@ class LCD(Objective):
         return replace(draw, w=uniform_guidance(self.w_range, len(x0), generator))
 
     def loss(
-        self, f: Callable, f_target: Callable, x0: Tensor, label: Tensor | None, draw: Draw, k: int, K: int
+        self, f: Denoise, f_target: Denoise, x0: Tensor, label: Tensor | None, draw: Draw, k: int, K: int
     ) -> Tensor:
         check_clock(f, self.teacher)
         t, w = draw.t, draw.w
@@ -127,7 +127,7 @@ class lcm_boundary(nn.Module):
 
     def __init__(
         self,
-        denoiser: Callable,
+        denoiser: Denoise,
         *,
         sigma_data: float = 0.5,  # sd, whatever the data's spread
         timestep_scaling: float = 10.0,  # s at the second timestep

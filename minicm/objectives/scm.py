@@ -24,15 +24,16 @@ Simplified: no adaptive double normalisation (it belongs to a large network); w_
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from minicm.denoiser import Denoiser
 from minicm.distances import l2
 from minicm.nets.embeddings import octaves
 from minicm.objectives.base import Draw, Objective, dropout_seeds, predict_pair, unit_noise
-from minicm.schedules import TrigFlow, expand
+from minicm.schedules import Denoise, TrigFlow, expand
 from minicm.times import LogNormalAngles, TimeLaw
 
 
@@ -63,7 +64,7 @@ class SCM(Objective):
 
     def __init__(
         self,
-        teacher: Callable | None = None,
+        teacher: Denoise | None = None,
         *,
         time_law: TimeLaw = LogNormalAngles(),  # of t, an angle
         c: float = 0.1,  # tangent normalisation: tangents well below c keep their length
@@ -80,7 +81,7 @@ class SCM(Objective):
         self.log_weight = LogWeight() if learn_weight else None
 
     @property
-    def teacher(self) -> Callable | None:
+    def teacher(self) -> Denoise | None:
         """The frozen diffusion model; None in sCT."""
         return self.frozen[0]
 
@@ -92,7 +93,7 @@ class SCM(Objective):
         )
 
     def loss(
-        self, f: Callable, f_target: Callable, x0: Tensor, label: Tensor | None, draw: Draw, k: int, K: int
+        self, f: Denoiser, f_target: Denoiser, x0: Tensor, label: Tensor | None, draw: Draw, k: int, K: int
     ) -> Tensor:
         _check_clock(f)
         t, schedule = draw.t, f.schedule
@@ -114,14 +115,15 @@ class SCM(Objective):
 
 
 def tangent(
-    f: Callable, x: Tensor, dx: Tensor, t: Tensor, label: Tensor | None = None, warm: float = 1.0
+    f: Denoiser, x: Tensor, dx: Tensor, t: Tensor, label: Tensor | None = None, warm: float = 1.0
 ) -> tuple[Tensor, Tensor]:
     """F(x, t), and cos(t) df/dt along the direction dx = dx/dt of the trajectory; with warm < 1, partly.
 
     sCM, arXiv:2410.11081, Eq. 6 and Algorithm 1, with our F in place of minus theirs:
     cos^2 (sigma_d F + dx/dt) - warm cos sin (x - sigma_d dF/dt). x, dx (B, *D), t (B,) -> two of (B, *D).
     """
-    sigma_d = f.schedule.sigma_data
+    clock: Any = f.schedule  # TrigFlow, as SCM has made sure
+    sigma_d = clock.sigma_data
     cos, sin = t.cos(), t.sin()
     scale = cos * sin * sigma_d  # multiplied in before the derivative, which may be large near t = 0 and pi/2
     F, dF = torch.func.jvp(  # type: ignore[misc]
@@ -131,7 +133,7 @@ def tangent(
     return F, g
 
 
-def _check_clock(f: Callable) -> None:
+def _check_clock(f: Denoiser) -> None:
     if not isinstance(f.schedule, TrigFlow):
         raise ValueError(
             f"sCM trains an f in the TrigFlow clock, got {f.schedule}: Denoiser(net, TrigFlow())"

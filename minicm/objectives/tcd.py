@@ -39,6 +39,7 @@ from minicm.objectives.base import (
     uniform_guidance,
     whole_times,
 )
+from minicm.schedules import Denoise
 from minicm.solvers import Step, euler_step
 from minicm.times import IndexLaw, UniformIndex, every_kth
 
@@ -54,7 +55,7 @@ def uniform_arrival(grid: Tensor, s: Tensor, generator: torch.Generator) -> Tens
 
 
 def trajectory_point(
-    f: Callable, x: Tensor, t: Tensor, u: Tensor, label: Tensor | None = None, w: Tensor | None = None
+    f: Denoise, x: Tensor, t: Tensor, u: Tensor, label: Tensor | None = None, w: Tensor | None = None
 ) -> Tensor:
     """G(x, t, u), where f sees the trajectory through (x, t) at the earlier time u; x (B, *D), t, u (B,) -> (B, *D).
 
@@ -66,7 +67,7 @@ def trajectory_point(
     return f.schedule.step(x, x0_hat, start, u)
 
 
-def first_order(f: Callable) -> Callable:
+def first_order(f: Denoise) -> Denoise:
     """TCF(1): f as it is (TCD, arXiv:2402.19159, section 4)."""
     return f
 
@@ -81,7 +82,7 @@ class second_order(nn.Module):
 
     second_time = True
 
-    def __init__(self, f: Callable) -> None:
+    def __init__(self, f: Denoise) -> None:
         super().__init__()
         self.f, self.schedule, self.t_min = f, f.schedule, f.t_min
 
@@ -111,7 +112,7 @@ class TCD(Objective):
 
     def __init__(
         self,
-        teacher: Callable,
+        teacher: Denoise,
         *,
         k: int,  # skipping step, in steps of the grid; the paper's is 20 of 1000
         w_range: tuple[float, float] | None = None,  # guidance is uniform on it; None: no guidance, no w
@@ -119,7 +120,7 @@ class TCD(Objective):
         step: Step = euler_step,  # the ODE solver Phi
         index_law: IndexLaw = UniformIndex(),  # which of the skips
         u_law: ArrivalLaw = uniform_arrival,  # where to arrive, at s or before
-        form: Callable[[Callable], Callable] = first_order,  # or second_order
+        form: Callable[[Denoise], Denoise] = first_order,  # or second_order
         distance: Distance = pseudo_huber(0.001),  # of two points at u: (B, *D), (B, *D) -> (B,)
         weight: Callable[[Tensor, Tensor], Tensor] = constant,  # lambda(t, s)
         mu: float = 0.95,  # the target's decay; 0: a stop-gradient copy of f
@@ -137,7 +138,7 @@ class TCD(Objective):
         self.form, self.distance, self.weight, self.mu = form, distance, weight, mu
 
     @property
-    def teacher(self) -> Callable:
+    def teacher(self) -> Denoise:
         """The frozen diffusion model."""
         return self.frozen[0]
 
@@ -151,13 +152,15 @@ class TCD(Objective):
         return replace(draw, u=self.u_law(grid.to(generator.device), draw.s, generator))
 
     def loss(
-        self, f: Callable, f_target: Callable, x0: Tensor, label: Tensor | None, draw: Draw, k: int, K: int
+        self, f: Denoise, f_target: Denoise, x0: Tensor, label: Tensor | None, draw: Draw, k: int, K: int
     ) -> Tensor:
         check_clock(f, self.teacher)
         t, w, schedule = draw.t, draw.w, f.schedule
         s, u = draw.s.clamp(min=f.t_min), draw.u.clamp(min=f.t_min)  # a grid may begin below f's boundary
-        guide = w is not None and label is not None  # no label is all null: nothing to guide
-        teacher = guided(self.teacher, label, w) if guide else partial(self.teacher, label=label)
+        if w is not None and label is not None:
+            teacher: Callable = guided(self.teacher, label, w)
+        else:  # no label is all null: nothing to guide
+            teacher = partial(self.teacher, label=label)
         x_t = schedule.add_noise(x0, draw.eps, t)
         with torch.no_grad():
             x_s = self.step(teacher, schedule, x_t, t, s)

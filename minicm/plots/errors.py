@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from minicm.data.mixtures import GaussianMixture
 from minicm.denoiser import Denoiser
 from minicm.metrics import ConsistencyError, ExactConsistency, order, paired_error, rms, time_grid
 from minicm.plots.style import EXACT, GREY, learned, new_figure, styled
+from minicm.schedules import Denoise
 
 
 @styled
@@ -71,7 +73,7 @@ def convergence(steps: Sequence[int], errors: Mapping[str, Sequence[float]]) -> 
 @styled
 def boundary(
     mixture: GaussianMixture,
-    methods: Mapping[str, Callable],
+    methods: Mapping[str, Denoise],
     *,
     n: int = 500,
     generator: torch.Generator | None = None,
@@ -98,17 +100,16 @@ def boundary(
     return figure
 
 
-def _scalings(ax: Axes, f: Callable, sigma_data: float) -> None:
+def _scalings(ax: Axes, f: Denoise, sigma_data: float) -> None:
     """c_skip and c_out of a model, or, for a callable that has none, of the preconditioning of this package."""
-    if not hasattr(f, "c_skip"):
-        f = Denoiser(nn.Identity(), f.schedule, sigma_data, f.t_min)
+    model: Any = f if hasattr(f, "c_skip") else Denoiser(nn.Identity(), f.schedule, sigma_data, f.t_min)
     t = time_grid(f.schedule, 200, f.t_min)
     t = torch.cat([torch.tensor([f.t_min], dtype=torch.float64), t]) if f.t_min else t
     level = f.schedule.sigma(t) / f.schedule.alpha(t)
-    ax.plot(level, f.c_skip(t).detach(), label=r"$c_\mathrm{skip}$", **EXACT)
+    ax.plot(level, model.c_skip(t).detach(), label=r"$c_\mathrm{skip}$", **EXACT)
     ax.plot(
         level,
-        f.c_out(t).detach() / sigma_data,
+        model.c_out(t).detach() / sigma_data,
         label=r"$c_\mathrm{out}/\sigma_d$",
         color="black",
         linestyle="--",
@@ -124,7 +125,7 @@ def _scalings(ax: Axes, f: Callable, sigma_data: float) -> None:
 
 @torch.no_grad()
 def _moves(
-    f: Callable, mixture: GaussianMixture, n: int, generator: torch.Generator | None
+    f: Denoise, mixture: GaussianMixture, n: int, generator: torch.Generator | None
 ) -> tuple[list[float], list[float], float]:
     """Levels above that of t_min, the RMS of f(x, t) - x there, and the largest |f(x, t_min) - x|."""
     schedule = f.schedule

@@ -15,7 +15,7 @@ from minicm.denoiser import Denoiser
 from minicm.editing import inpaint, interpolate, super_resolve
 from minicm.metrics.images import nearest
 from minicm.plots.style import array, new_figure, styled
-from minicm.schedules import expand
+from minicm.schedules import Denoise, expand
 from minicm.solvers import solve
 
 
@@ -64,7 +64,7 @@ def few_step_samples(
 
 @torch.no_grad()
 def along_a_trajectory(
-    f: Denoiser,
+    f: Denoise,
     teacher: Denoiser,
     x_T: Tensor,
     times: Tensor,
@@ -111,7 +111,7 @@ def nearest_training(
 
 
 def edited(
-    f: Callable,
+    f: Denoise,
     y: Tensor,
     times: Tensor | Sequence[float],
     *,
@@ -136,7 +136,7 @@ def edited(
 
 
 def interpolated(
-    f: Callable, x_a: Tensor, x_b: Tensor, *, label: Tensor | None = None, columns: int = 9
+    f: Denoise, x_a: Tensor, x_b: Tensor, *, label: Tensor | None = None, columns: int = 9
 ) -> Figure:
     """Pictures on the way from f(x_a) to f(x_b), the noises (n, C, H, W) living at t_max; one row a pair.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from minicm.data.mixtures import GaussianMixture
 from minicm.metrics import FAR, ExactConsistency, paired_error, time_grid
 from minicm.plots.style import GREY, LEARNED, array, mode_colours, new_figure, plane, styled
 from minicm.sampling import sample
-from minicm.schedules import Schedule
+from minicm.schedules import Denoise, Schedule
 
 REACH = 2.4  # half side of the field, in standard deviations of the noise
 OUTLIER = LEARNED[1]["color"]
@@ -31,7 +31,7 @@ OUTLIER = LEARNED[1]["color"]
 @styled
 def samples(
     data: Any,
-    methods: Mapping[str, Callable],
+    methods: Mapping[str, Denoise],
     *,
     steps: Sequence[int] = (1, 2, 4),
     times: Mapping[int, Sequence[float]] | None = None,  # steps -> decreasing times; None: by time_grid
@@ -64,7 +64,7 @@ def samples(
 @styled
 def noise_map(
     mixture: GaussianMixture,
-    methods: Mapping[str, Callable],
+    methods: Mapping[str, Denoise],
     *,
     resolution: int = 100,  # points along a side
 ) -> Figure:
@@ -112,7 +112,7 @@ def _cloud(ax: Axes, x: Tensor, data: Any, radius: float, title: str) -> None:
 
 
 def _send(
-    f: Callable, mixture: GaussianMixture, schedule: Schedule, resolution: int
+    f: Denoise, mixture: GaussianMixture, schedule: Schedule, resolution: int
 ) -> tuple[Tensor, np.ndarray]:
     """f(x_T, t_max) on a grid of noises, (R*R, 2), and the mode where each lands, (R, R)."""
     axis = torch.linspace(-REACH, REACH, resolution)

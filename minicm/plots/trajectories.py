@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor
 from minicm.data.mixtures import GaussianMixture
 from minicm.metrics import ExactConsistency, time_grid
 from minicm.plots.style import GREY, array, new_figure, plane, styled
-from minicm.schedules import Schedule, expand
+from minicm.schedules import Denoise, Schedule, expand
 
 POINTS = 73  # times at which a trajectory is drawn
 EVERY = 9  # f is asked at every ninth of them
@@ -35,7 +35,7 @@ class _Paths(NamedTuple):
 @styled
 def trajectories(
     mixture: GaussianMixture,
-    methods: Mapping[str, Callable],
+    methods: Mapping[str, Denoise],
     *,
     n: int = 5,  # trajectories
     generator: torch.Generator | None = None,
@@ -50,7 +50,7 @@ def trajectories(
     device = None if generator is None else generator.device
     unit = torch.randn(n, mixture.dim, generator=generator, device=device)
     first = next(iter(methods.values()))
-    models: dict[str, Callable] = {
+    models: dict[str, Denoise] = {
         "exact $f^*$": ExactConsistency(mixture, first.schedule, first.t_min),
         **methods,
     }
@@ -79,7 +79,7 @@ def _legends(figure: Figure, axes: np.ndarray, level: np.ndarray) -> None:
 
 
 @torch.no_grad()
-def _follow(mixture: GaussianMixture, f: Callable, x_T: Tensor) -> _Paths:
+def _follow(mixture: GaussianMixture, f: Denoise, x_T: Tensor) -> _Paths:
     schedule, (n, dim) = f.schedule, x_T.shape
     times = _times(schedule, f.t_min)
     t = times.to(x_T.device).repeat_interleave(n)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -55,7 +56,7 @@ class Size:
     points: int = 10_000  # samples drawn, and points carried by the exact flow
     draws: int = 3  # turns of each way to draw them
 
-    def net(self, **inputs: bool | int) -> MLP:
+    def net(self, **inputs: Any) -> MLP:
         """The network of all measurements."""
         return MLP(2, self.width, self.depth, features=self.features, **inputs)
 

@@ -164,7 +164,7 @@ def ready(model: Denoiser, config: TrainConfig) -> Denoiser:
     """A model to sample in the precision and layout that a training would give it."""
     model = model.to(config.device).eval().requires_grad_(False)
     model.autocast = torch.bfloat16 if config.bf16 else None
-    model.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.net.to(memory_format=torch.channels_last)
     if config.compile:
         model.net.compile()
     return model

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from minicm.denoiser import in_clock
+from minicm.denoiser import Denoiser, in_clock
 from minicm.ema import frozen_copy
 from minicm.recipes.run import Recipe
 
@@ -51,7 +51,7 @@ def steps_within(evaluations: int, recipe: Recipe) -> int:
 
 
 @contextmanager
-def counted(*models: nn.Module) -> Iterator[list[float]]:
+def counted(*models: Denoiser) -> Iterator[list[float]]:
     """Count what the networks of these models are called for, as the head of this page says."""
     count = [0.0]
 
@@ -68,7 +68,7 @@ def counted(*models: nn.Module) -> Iterator[list[float]]:
             handle.remove()
 
 
-def _networks(teacher: Any) -> list[nn.Module]:
+def _networks(teacher: Any) -> list[Denoiser]:
     """The learned teacher as a model with a .net, or nothing where the teacher is exact or there is none."""
     while isinstance(teacher, in_clock):
         teacher = teacher.denoiser

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -10,18 +9,20 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from minicm.data.cifar10 import CLASSES
+from minicm.denoiser import Denoiser
 from minicm.metrics.consistency import time_grid
 from minicm.metrics.images import Reference
 from minicm.plots.images import along_a_trajectory, few_step_samples, nearest_training, picture_rows
 from minicm.recipes.evaluate import LEVELS
 from minicm.recipes.evaluate_cifar10 import noise
 from minicm.recipes.evaluate_images import few_steps, many_steps
+from minicm.schedules import Denoise
 
 SEED = 7  # of the noise that is drawn for figures
 ROWS = 6  # of a teacher's sheet
 
 
-def draw_teacher(out: Path, model: Callable, reference: Reference, about: str) -> None:
+def draw_teacher(out: Path, model: Denoise, reference: Reference, about: str) -> None:
     """OUT/samples.png, one column a class, and OUT/nearest.png."""
     x_T, label = by_class(model, ROWS, reference)
     x = many_steps(model, x_T, label)
@@ -31,7 +32,7 @@ def draw_teacher(out: Path, model: Callable, reference: Reference, about: str) -
 
 
 def draw_student(
-    out: Path, model: Callable, teacher: Callable | None, reference: Reference, about: str
+    out: Path, model: Denoise, teacher: Denoiser | None, reference: Reference, about: str
 ) -> None:
     """OUT/samples.png at 1, 2, 4 steps beside the teacher's, OUT/trajectory.png, OUT/nearest.png; without a teacher less."""
     x_T, label = by_class(model, 1, reference)
@@ -47,7 +48,7 @@ def draw_student(
     save(nearest_figure(x[1], reference), out / "nearest.png")
 
 
-def by_class(model: Callable, rows: int, reference: Reference) -> tuple[Tensor, Tensor]:
+def by_class(model: Denoise, rows: int, reference: Reference) -> tuple[Tensor, Tensor]:
     """Noise for `rows` pictures of every class, x_T (10 rows, 3, 32, 32), and the classes, in order."""
     device = reference.train.device
     x_T, _ = noise(model.schedule, rows * len(CLASSES), SEED, str(device))

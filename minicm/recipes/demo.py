@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -29,7 +31,7 @@ from minicm.recipes.evaluate import (
     with_bands,
 )
 from minicm.recipes.mixtures import mixture_cd, mixture_ct, mixture_teacher
-from minicm.recipes.run import RunOptions, new_folder, run
+from minicm.recipes.run import Recipe, RunOptions, new_folder, run
 from minicm.train import TrainConfig
 
 TEACHER = TrainConfig(steps=2500, batch=1024, lr=2e-3)
@@ -61,11 +63,12 @@ def demo(*, fast: bool = False, runs: Path = Path("runs"), seed: int = 0, quiet:
         for config in (TEACHER, STUDENTS)
     )
     models: dict[str, Denoiser] = {}
-    for name, recipe, options in (
+    parts: tuple[tuple[str, Callable[..., Recipe], dict[str, Any]], ...] = (
         ("teacher", mixture_teacher, {"config": teaching}),
         ("CD", mixture_cd, {"teacher": folder / "teacher", "config": learning}),
         ("CT", mixture_ct, {"config": learning}),
-    ):
+    )
+    for name, recipe, options in parts:
         where = RunOptions(folder=folder / name.lower(), quiet=quiet)
         done = run(recipe.__name__.replace("_", "-"), recipe(**options), options, where)
         models[name] = done.ema

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -121,7 +122,7 @@ def new_net(seed: int, *, channels: int = 1, attention: tuple[int, ...] = (2,)) 
         return UNet(channels, 24, (1, 2), blocks=1, attention=attention, classes=Digits.classes)
 
 
-def tuned_net(teacher: Denoiser, **inputs: bool) -> UNet:
+def tuned_net(teacher: Denoiser, **inputs: float) -> UNet:
     """A network that starts from the teacher's weights; inputs that the teacher lacks start silent."""
     net = UNet(**(teacher.net.options | inputs))
     missing = net.load_state_dict(teacher.net.state_dict(), strict=False).missing_keys
@@ -137,12 +138,13 @@ def retimed_net(teacher: in_clock, law: TimeLaw) -> UNet:
     least squares to say what the teacher's says at the same noise level, where the law puts its times. Three
     octaves instead of six: see objectives/scm.py.
     """
-    old = teacher.denoiser.net
+    model: Any = teacher.denoiser  # a Denoiser: no other has a network to start from
+    old = model.net
     net = UNet(**(old.options | {"octaves": 3}))
     weights = {k: v for k, v in old.state_dict().items() if not k.startswith("conditioning.time")}
     net.load_state_dict(weights, strict=False)
     t = law(2000, torch.Generator().manual_seed(0))
-    new, inner = teacher.schedule, teacher.denoiser.schedule
+    new, inner = teacher.schedule, model.schedule
     t_inner = inner.t_of(new.sigma(t) / new.alpha(t))
     said = old.conditioning.time(octaves(inner.c_noise(t_inner).float(), old.conditioning.octaves))
     heard = torch.cat([octaves(new.c_noise(t).float(), 3), torch.ones(len(t), 1)], dim=1)

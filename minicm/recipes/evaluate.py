@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from minicm.data.mixtures import GaussianMixture
+from minicm.denoiser import Denoiser
 from minicm.metrics import (
     ExactConsistency,
     Floor,
@@ -23,7 +24,7 @@ from minicm.metrics import (
     sliced_wasserstein,
 )
 from minicm.sampling import sample
-from minicm.schedules import Schedule
+from minicm.schedules import Denoise, Schedule
 from minicm.solvers import solve
 from minicm.times import karras_grid
 from minicm.train import Data
@@ -60,7 +61,7 @@ def sampling_times(schedule: Schedule, steps: int) -> torch.Tensor:
 
 
 @torch.no_grad()
-def evaluate(f: Callable, data: Data, *, n: int = 4000, seed: int = 0) -> list[Row]:
+def evaluate(f: Denoise, data: Data, *, n: int = 4000, seed: int = 0) -> list[Row]:
     """All measures of a consistency function in 2-D: paired errors where data is a mixture, and sample distances.
 
     In a paired error f and the exact f* go through the same sampler with the same noise; per dimension, in units of
@@ -86,7 +87,7 @@ def evaluate(f: Callable, data: Data, *, n: int = 4000, seed: int = 0) -> list[R
 
 
 @torch.no_grad()
-def evaluate_teacher(denoiser: Callable, data: Data, *, n: int = 2000, seed: int = 0) -> list[Row]:
+def evaluate_teacher(denoiser: Denoise, data: Data, *, n: int = 2000, seed: int = 0) -> list[Row]:
     """The teacher's flow, 40 Heun steps from x_T, against the exact flow; beside it what the solver alone misses."""
     schedule = denoiser.schedule
     x_T = schedule.prior((n, 2), torch.Generator().manual_seed(seed))
@@ -105,7 +106,7 @@ def evaluate_teacher(denoiser: Callable, data: Data, *, n: int = 2000, seed: int
 
 
 @torch.no_grad()
-def against_teacher(f: Callable, teacher: Callable, *, n: int = 2000, seed: int = 0) -> list[Row]:
+def against_teacher(f: Denoiser, teacher: Denoise, *, n: int = 2000, seed: int = 0) -> list[Row]:
     """One step of a student against 200 Heun steps of its own teacher: what distillation lost, teacher's faults apart."""
     schedule = teacher.schedule
     x_T = schedule.prior((n, 2), torch.Generator().manual_seed(seed))

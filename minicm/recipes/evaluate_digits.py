@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -24,6 +23,7 @@ from minicm.recipes.evaluate_images import (
 )
 from minicm.recipes.run import is_teacher
 from minicm.recipes.trained import trained
+from minicm.schedules import Denoise
 
 PAIRS = 500  # samples that a student is held against its teacher on, 40 Heun steps each
 
@@ -63,5 +63,5 @@ def against(f: Denoiser, options: dict[str, Any], x_T: Tensor, label: Tensor, w:
     if not options.get("teacher") or not path.exists():
         return []
     teacher = load_model(path)
-    guide: Callable = teacher if teacher.schedule == f.schedule else in_clock(teacher, f.schedule)
+    guide: Denoise = teacher if teacher.schedule == f.schedule else in_clock(teacher, f.schedule)
     return against_its_teacher(f, guide, x_T[:PAIRS], label[:PAIRS], w=w)

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from minicm.denoiser import guided
+from minicm.denoiser import Denoiser, guided
 from minicm.metrics.consistency import paired_error, rms, time_grid
 from minicm.metrics.images import Reference, measure_images
 from minicm.nets.classifier import Classifier
 from minicm.recipes.evaluate import LEVELS, Row, sampling_times
 from minicm.recipes.fit import fit
 from minicm.sampling import sample
-from minicm.schedules import Schedule
+from minicm.schedules import Denoise, Schedule
 from minicm.solvers import solve
 
 Decode = Callable[[Tensor], Tensor]  # latents (or pixels) -> pictures
@@ -89,19 +90,19 @@ def start(
 
 
 def few_steps(
-    f: Callable, x_T: Tensor, label: Tensor, steps: int, *, w: float | None = None, seed: int = 0
+    f: Denoise, x_T: Tensor, label: Tensor, steps: int, *, w: float | None = None, seed: int = 0
 ) -> Tensor:
     """Samples of a consistency model in 1, 2 or 4 steps; w: guidance, for a model that has this input."""
     generator = torch.Generator(x_T.device).manual_seed(seed)
     times = sampling_times(f.schedule, steps)
     parts = []
     for x, c in zip(x_T.split(PART), label.split(PART), strict=True):
-        cond = {} if w is None else {"w": torch.full((len(x),), w, device=x.device)}
+        cond: dict[str, Any] = {} if w is None else {"w": torch.full((len(x),), w, device=x.device)}
         parts.append(sample(f, x, times, generator=generator, label=c, **cond))
     return torch.cat(parts)
 
 
-def many_steps(teacher: Callable, x_T: Tensor, label: Tensor, *, w: float = 0.0, steps: int = 40) -> Tensor:
+def many_steps(teacher: Denoise, x_T: Tensor, label: Tensor, *, w: float = 0.0, steps: int = 40) -> Tensor:
     """Samples of a teacher in 40 Heun steps, its guided flow where w > 0 (LCM's convention)."""
     schedule = teacher.schedule
     times = torch.cat([time_grid(schedule, steps).flip(0), torch.zeros(1, dtype=torch.float64)])
@@ -113,7 +114,7 @@ def many_steps(teacher: Callable, x_T: Tensor, label: Tensor, *, w: float = 0.0,
 
 
 def evaluate_pictures(
-    f: Callable,
+    f: Denoise,
     reference: Reference,
     x_T: Tensor,
     label: Tensor,
@@ -131,7 +132,7 @@ def evaluate_pictures(
 
 
 def evaluate_teacher_pictures(
-    teacher: Callable,
+    teacher: Denoise,
     reference: Reference,
     x_T: Tensor,
     label: Tensor,
@@ -145,7 +146,7 @@ def evaluate_teacher_pictures(
 
 
 def against_its_teacher(
-    f: Callable, teacher: Callable, x_T: Tensor, label: Tensor, *, w: float | None = None
+    f: Denoiser, teacher: Denoise, x_T: Tensor, label: Tensor, *, w: float | None = None
 ) -> list[Row]:
     """One step of a student against 40 Heun steps of its own teacher from the same noise, in units of sigma_d."""
     truth = many_steps(teacher, x_T, label, w=w or 0.0)

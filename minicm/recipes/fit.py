@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,9 @@ Net = TypeVar("Net", bound=nn.Module)
 
 def fit(
     net: Net,
-    loss: Callable[[Tensor, Tensor, torch.Generator], Tensor],  # (x0, label, generator) -> (B,)
+    loss: Callable[
+        [Tensor, Any, torch.Generator], Tensor
+    ],  # (x0, label, or None as data has it, generator) -> (B,)
     data: Data,
     *,
     steps: int,  # updates

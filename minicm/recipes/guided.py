@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, overload
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ from minicm.recipes.evaluate import Row
 from minicm.recipes.mixtures import small_mlp
 from minicm.recipes.run import Recipe, is_teacher
 from minicm.sampling import sample
-from minicm.schedules import VP, Schedule
+from minicm.schedules import VP, Denoise, Schedule
 from minicm.solvers import euler_step, solve
 from minicm.times import LogNormalTimes
 from minicm.train import TrainConfig
@@ -89,7 +89,11 @@ def level_times(n: int, generator: torch.Generator) -> Tensor:
     return CLOCK.t_of(LogNormalTimes()(n, generator)).clamp(min=1)
 
 
-def guided_teacher_of(path: Path | None, data: GaussianMixture) -> Callable:
+@overload
+def guided_teacher_of(path: Path, data: GaussianMixture) -> Denoiser: ...
+@overload
+def guided_teacher_of(path: Path | None, data: GaussianMixture) -> Denoise: ...
+def guided_teacher_of(path: Path | None, data: GaussianMixture) -> Denoise:
     """A trained mixture-guided-teacher, or without a path the exact denoiser of the data.
 
     Raises CheckpointError for a model that is no diffusion model with classes in the recipes' clock.
@@ -213,7 +217,7 @@ def evaluate_run(path: Path, *, n: int = 2000, seed: int = 0) -> list[Row]:
 
 @torch.no_grad()
 def evaluate_guided(
-    f: Callable,
+    f: Denoise,
     data: GaussianMixture,
     *,
     ws: Sequence[float] = (0, 1, 3, 8),  # guidance; w + 1 in Imagen's convention
@@ -257,7 +261,7 @@ def evaluate_guided(
 
 @torch.no_grad()
 def evaluate_guided_teacher(
-    denoiser: Callable,
+    denoiser: Denoise,
     data: GaussianMixture,
     *,
     ws: Sequence[float] = (0, 1, 3, 8),

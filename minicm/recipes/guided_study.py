@@ -10,7 +10,7 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from inspect import signature
@@ -28,7 +28,8 @@ from minicm.recipes.evaluate import Row, sampling_times
 from minicm.recipes.run import Recipe, RunOptions, run
 
 STYLES: tuple[guided.MixtureName, ...] = ("tilted", "turned")
-LATE = {  # 4 steps that end nearer the data than LCM's, where f and the denoiser differ less: noise levels .8, .2
+# 4 steps that end nearer the data than LCM's, where f and the denoiser differ less: noise levels .8, .2
+LATE: dict[str, Mapping[int, Sequence[float]]] = {
     "LCM's times": guided.SAMPLING,
     "late times": {4: sampling_times(guided.CLOCK, 4).tolist()},
 }

@@ -98,7 +98,7 @@ def contents(models: dict[str, dict[int, Denoiser]]) -> dict[str, Any]:
     }
 
 
-def main(path: Path = Path("docs/_static/interactive/models.js"), config: TrainConfig = CONFIG) -> None:
+def main(path: Path = Path("docs/_static/interactive/models.js"), *, config: TrainConfig = CONFIG) -> None:
     """Train all models and write them where the page looks for them."""
     torch.set_num_threads(1)
     models = {

@@ -8,7 +8,6 @@ nothing was distilled for it (LCM-LoRA, arXiv:2311.05556, section 3.2). The styl
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -39,6 +38,7 @@ from minicm.recipes.guided import (
     quadratic_grid,
 )
 from minicm.recipes.run import Recipe
+from minicm.schedules import Denoise
 from minicm.solvers import euler_step, solve
 from minicm.train import TrainConfig
 
@@ -124,7 +124,7 @@ def evaluate_run(path: Path, *, n: int = 2000, seed: int = 0) -> list[Row]:
 
 @torch.no_grad()
 def evaluate_chain(
-    teacher: Callable, data: GaussianMixture, *, w: float, steps: int = 4, n: int = 2000, seed: int = 0
+    teacher: Denoise, data: GaussianMixture, *, w: float, steps: int = 4, n: int = 2000, seed: int = 0
 ) -> list[Row]:
     """What a teacher reaches in a few steps without any distillation: DDIM at LCM's times, against the exact guided flow."""
     x_T, label = guided_noise(teacher.schedule, data, n, seed)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from minicm.objectives.cd import CD
 from minicm.objectives.ct import CT
 from minicm.objectives.dsm import DSM
 from minicm.recipes.run import Recipe, is_teacher
+from minicm.schedules import Denoise
 from minicm.times import LogNormalIndex, LogNormalTimes, karras_grid
 from minicm.train import Data, TrainConfig
 
@@ -30,6 +31,10 @@ DataName = Literal["ring", "grid", "random", "moons", "checkerboard", "pinwheel"
 T_MIN = 0.002  # the papers' epsilon
 
 
+@overload
+def points_named(name: Literal["ring", "grid", "random"]) -> GaussianMixture: ...
+@overload
+def points_named(name: DataName) -> Data: ...
 def points_named(name: DataName) -> Data:
     """The data set of a name: three mixtures with an exact answer, four shapes without."""
     makers: dict[str, Callable[[], Data]] = {
@@ -46,14 +51,14 @@ def points_named(name: DataName) -> Data:
     return makers[name]()
 
 
-def small_mlp(seed: int, **options: float) -> MLP:
+def small_mlp(seed: int, **options: Any) -> MLP:
     """The network of all 2-D recipes: width 128, 4 hidden layers, 64 Fourier features."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return MLP(2, width=128, depth=4, features=64, **options)
 
 
-def teacher_of(path: Path | None, data: Data) -> Callable:
+def teacher_of(path: Path | None, data: Data) -> Denoise:
     """A trained teacher's average, or, without a path, the exact denoiser of a mixture.
 
     Raises CheckpointError for a model that is no diffusion model, ValueError where there is no exact denoiser.

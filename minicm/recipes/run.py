@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torch import nn
 from tqdm import tqdm
 
 from minicm.checkpoint import CheckpointError, describe, load_checkpoint, save_checkpoint
@@ -61,7 +60,7 @@ class Finished(NamedTuple):
     """What a run leaves: its folder, the evaluation average, how many updates it has seen and its own seconds."""
 
     folder: Path
-    ema: nn.Module
+    ema: Denoiser
     k: int
     seconds: float
 

@@ -11,6 +11,7 @@ import json
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -53,7 +54,7 @@ Values = dict[str, list[float]]
 def skips(folder: Path) -> Figure:
     """LCD's skip k at an equal number of updates, beside the error of the k-skipping solver itself."""
     records = {r["part"]: r["rows"] for r in read(folder) if r["seed"] == 0}
-    panels = {}
+    panels: dict[str, tuple[Values, Values]] = {}
     for w in (1, 3):
         learned = [records[f"LCD-published-k{k}"][f"w = {w}, 1-step median"] for k in SKIPS]
         own = [skipping_error(k, float(w)) for k in SKIPS]
@@ -108,7 +109,7 @@ def guidance(folder: Path, n: int = 1000) -> Figure:
 def steps(folder: Path) -> Figure:
     """1, 2, 4, 8 steps of the LCD student at several w: means over the seeds."""
     group = [r["rows"] for r in read(folder) if r["part"] == "LCD-exact"]
-    panels = {}
+    panels: dict[str, tuple[Values, Values]] = {}
     for measure in ("median", "RMSE"):
         lines = {
             f"w = {w}": [statistics.mean(r[f"w = {w}, {k}-step {measure}"] for r in group) for k in STEPS]
@@ -123,7 +124,7 @@ def steps(folder: Path) -> Figure:
 @torch.no_grad()
 def gamma(folder: Path, n: int = 1000) -> Figure:
     """TCD's gamma against the number of steps: 1 is CM's sampler, 0 is without noise."""
-    data: GaussianMixture = points_named("ring")  # type: ignore[assignment]
+    data: GaussianMixture = points_named("ring")
     f = load_model(folder / "TCD-exact-0")
     exact = ExactTrajectory(data, f.schedule, f.t_min)
     x_T = f.schedule.prior((n, data.dim), torch.Generator().manual_seed(0))
@@ -147,7 +148,7 @@ def gamma(folder: Path, n: int = 1000) -> Figure:
 @torch.no_grad()
 def times(folder: Path, n: int = 2000) -> Figure:
     """CM's greedy choice of times, by two scores, beside the default times; judged on noise that the choice has not seen."""
-    data: GaussianMixture = points_named("ring")  # type: ignore[assignment]
+    data: GaussianMixture = points_named("ring")
     f = load_model(folder / "TCD-exact-0")
     real, again = (data.sample(n, torch.Generator().manual_seed(seed))[0] for seed in (5, 6))
     seen, fresh = (f.schedule.prior((n, data.dim), torch.Generator().manual_seed(seed)) for seed in (0, 1))
@@ -176,7 +177,7 @@ def times(folder: Path, n: int = 2000) -> Figure:
 
 def triangle(folder: Path) -> Figure:
     """TCD's error between all pairs of times, in both units."""
-    error = pairs_error(load_model(folder / "TCD-exact-0"), points_named("ring"))  # type: ignore[arg-type]
+    error = pairs_error(load_model(folder / "TCD-exact-0"), points_named("ring"))
     relative = {
         "of the distance moved": error.error / error.moved,
         "of the spread at u": error.error / error.spread,
@@ -211,7 +212,7 @@ def main() -> None:
         STUDIES[name](args.folder).savefig(args.figures / f"{name}.png")
 
 
-def show(x: Sequence[float], panels: dict, **words: str) -> Figure:
+def show(x: Sequence[float], panels: dict, **words: Any) -> Figure:
     """Print the values of a figure, and draw it."""
     for measure, (truth, learned) in panels.items():
         print(json.dumps({measure: {k: rounded(v) for k, v in (truth | learned).items()}}))

@@ -7,7 +7,7 @@ triangle of pairs is measured, which no set of samples can show.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,7 +25,7 @@ from minicm.recipes.evaluate import Row
 from minicm.recipes.mixtures import T_MIN, gentle_gap, points_named, small_mlp, teacher_of
 from minicm.recipes.run import Recipe
 from minicm.sampling import sample
-from minicm.schedules import Schedule, expand
+from minicm.schedules import Denoise, Schedule, expand
 from minicm.solvers import heun_step
 from minicm.times import LogNormalIndex, karras_grid
 from minicm.train import TrainConfig
@@ -120,7 +120,7 @@ class PairsError:
 
 @torch.no_grad()
 def pairs_error(
-    f: Callable,
+    f: Denoise,
     mixture: GaussianMixture,
     *,
     times: Tensor | None = None,  # ascending, in f's clock; None: t_min and nine above it, by time_grid
@@ -153,7 +153,7 @@ def pairs_error(
 
 @torch.no_grad()
 def evaluate_trajectory(
-    f: Callable,
+    f: Denoise,
     data: GaussianMixture,
     *,
     steps: Sequence[int] = (1, 2, 4),
@@ -191,7 +191,7 @@ def evaluate_trajectory(
 def evaluate_run(path: Path, *, n: int = 2000, seed: int = 0) -> list[Row]:
     """What `minicm evaluate` reports of a run of mixture-tcd."""
     data = points_named(load_checkpoint(path)["options"]["data"])
-    return evaluate_trajectory(load_model(path), data, n=n, seed=seed)  # type: ignore[arg-type]
+    return evaluate_trajectory(load_model(path), data, n=n, seed=seed)
 
 
 def _over_pairs(ratio: Tensor) -> float:

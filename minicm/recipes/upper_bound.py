@@ -7,7 +7,6 @@ exact trajectories, so it is a yardstick of the mixtures and no method. Its weig
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -19,7 +18,7 @@ from minicm.distances import l2
 from minicm.objectives.base import Draw, Objective, dropout_from, dropout_seeds
 from minicm.recipes.mixtures import T_MIN, DataName, points_named, small_mlp
 from minicm.recipes.run import Recipe
-from minicm.schedules import EDM, Schedule
+from minicm.schedules import EDM, Denoise, Schedule
 from minicm.times import LogNormalTimes, TimeLaw
 from minicm.train import TrainConfig
 
@@ -82,7 +81,7 @@ class Regression(Objective):
         return Draw(t=t, eps=eps, seed=dropout_seeds(len(x0), k, generator))
 
     def loss(
-        self, f: Callable, f_target: Callable, x0: Tensor, label: Tensor | None, draw: Draw, k: int, K: int
+        self, f: Denoise, f_target: Denoise, x0: Tensor, label: Tensor | None, draw: Draw, k: int, K: int
     ) -> Tensor:
         x_t = self.trajectories.schedule.add_noise(x0, draw.eps, draw.t)
         with dropout_from(draw.seed):
