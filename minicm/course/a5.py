@@ -210,10 +210,7 @@ def gamma_shape(impl: Impl, seed: int) -> None:
 def gamma_ends(impl: Impl, seed: int) -> None:
     """gamma = 0 is Euler's step, without noise; gamma = 1 in the EDM clock is CM's: f's answer re-noised"""
     for name, schedule, clock, t_min, t, s in CLOCKS:
-        want = [
-            specs.euler(clock, lambda *_, a=a: a, x, p, q)  # type: ignore[misc]
-            for x, a, p, q in zip(X, X0, t, s)
-        ]
+        want = [specs.euler(clock, lambda *_, a=a: a, x, p, q) for x, a, p, q in zip(X, X0, t, s)]
         got = impl.gamma_step(schedule, f64(X), f64(X0), f64(t), f64(s), 0.0, f64(Z), t_min)
         others = gamma_others(clock, t, s, 0.0, t_min)
         # 1e-6: the root of a variance that cancels to some 1e-15 is some 1e-8
@@ -223,7 +220,7 @@ def gamma_ends(impl: Impl, seed: int) -> None:
     got = impl.gamma_step(schedule, f64(X), f64(X0), f64(t), f64(s), 1.0, f64(Z), t_min)
     cm = f64(X0) + f64([specs.fill(v, t_min) for v in s])[:, None] * f64(Z)
     same(is_tensor(got, (3, 2), None, "gamma_step with gamma = 1"), cm, f"gamma_step with gamma = 1, t_min = {t_min} in EDM is not CM's step",
-         rtol=1e-9, atol=EXACT, causes=fills(f64(X0), f64(s)[:, None], f64(Z), t_min) | gamma_others(clock, t, s, 1.0, t_min))  # fmt: skip
+         rtol=1e-9, atol=EXACT, causes={**fills(f64(X0), f64(s)[:, None], f64(Z), t_min), **gamma_others(clock, t, s, 1.0, t_min)})  # fmt: skip
 
 
 def gamma_values(impl: Impl, seed: int) -> None:
@@ -246,7 +243,9 @@ def gamma_others(
     others: dict[str, list] = {}
     for x, a, p, q, z in zip(X, X0, t, s, Z):
 
-        def way(u: float, scale: float, level: float, x: list = x, a: list = a, p: float = p, z: list = z):
+        def way(
+            u: float, scale: float, level: float, x: list = x, a: list = a, p: float = p, z: list = z
+        ) -> list:
             return specs.by_way_of(clock, x, a, p, u, scale, level, z)
 
         def missing(u: float, scale: float, q: float = q) -> float:
@@ -455,7 +454,7 @@ def slerp_values(impl: Impl, seed: int) -> None:
     whole = math.acos((a * b).sum().item() / (a.norm() * b.norm()).item())
     for u in (0.3, 0.5, 0.0, 1.0):
         want = f64([specs.slerp(p, q, u) for p, q in pairs]).reshape(a.shape)
-        causes = {
+        causes: dict[str, Tensor | list] = {
             "the fraction is reversed: 0 is a": f64([specs.slerp(q, p, u) for p, q in pairs]).reshape(a.shape),
             "one angle for the whole batch: each sample has its own": (
                 math.sin((1 - u) * whole) * a + math.sin(u * whole) * b

@@ -17,7 +17,7 @@ from minicm.metrics.consistency import paired_error
 from minicm.nets.embeddings import Conditioning
 from minicm.nets.mlp import MLP
 from minicm.objectives.base import Draw, Objective, dropout_seeds, unit_noise
-from minicm.schedules import VP, Schedule, expand
+from minicm.schedules import VP, Denoise, Schedule, expand
 from minicm.solvers import euler_step
 from minicm.train import TrainConfig, train
 
@@ -249,7 +249,7 @@ class Student(nn.Module):
 
 
 def plain_step(
-    teacher: Callable, schedule: Schedule, x: Tensor, t: Tensor, s: Tensor, label: Tensor, w: Tensor
+    teacher: Denoise, schedule: Schedule, x: Tensor, t: Tensor, s: Tensor, label: Tensor, w: Tensor
 ) -> Tensor:
     """The package's guided DDIM step in the form that is asked for."""
     return euler_step(guided(teacher, label, w), schedule, x, t, s)
@@ -281,7 +281,7 @@ def loss_step(impl: Impl, seed: int) -> None:
     (x0, eps, label, t, s, w), x_t = _batch(seed)
     steps: list[tuple] = []
 
-    def step(teacher: Callable, schedule: Schedule, x: Tensor, t: Tensor, s: Tensor, label: Tensor, w: Tensor) -> Tensor:  # fmt: skip
+    def step(teacher: Denoise, schedule: Schedule, x: Tensor, t: Tensor, s: Tensor, label: Tensor, w: Tensor) -> Tensor:  # fmt: skip
         steps.append((x.detach().clone(), t, s, label, w))
         return plain_step(teacher, schedule, x, t, s, label, w)
 

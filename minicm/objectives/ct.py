@@ -36,8 +36,8 @@ class CT(Objective):
     def __init__(
         self,
         *,
-        s0: int = 2,  # grid intervals at the start
-        s1: int = 150,  # grid intervals at the end
+        s0: int = 2,  # grid points at the start, N(0)
+        s1: int = 150,  # grid intervals at the end: N(K) = s1 + 1
         mu0: float = 0.9,  # the target's decay at the start; 0: a stop-gradient copy of f throughout
         t_min: float = 0.002,  # first time of the grid, noise level
         t_max: float = 80.0,  # last time of the grid, noise level
@@ -47,8 +47,8 @@ class CT(Objective):
         weight: Callable[[Tensor, Tensor], Tensor] = constant,  # lambda(t, s)
     ) -> None:
         super().__init__()
-        if not 1 <= s0 <= s1:
-            raise ValueError(f"CT's grid grows from s0 to s1 intervals: needs 1 <= s0 <= s1, got {s0}, {s1}")
+        if not 2 <= s0 <= s1:
+            raise ValueError(f"CT's grid grows from s0 to s1 + 1 points: needs 2 <= s0 <= s1, got {s0}, {s1}")
         if not 0 <= mu0 < 1:
             raise ValueError(f"CT's mu0 must lie in [0, 1), got {mu0}")
         self.s0, self.s1, self.mu0 = s0, s1, mu0
