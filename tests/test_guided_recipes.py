@@ -100,6 +100,9 @@ def test_conditioning_that_a_model_does_not_take_is_refused(runs, name, options,
         ("mixture-lcf --student mixture-guided-teacher", "no student with a w"),
         ("mixture-lcf --student mixture-tcd", "no student with a w"),
         ("mixture-tcd --teacher mixture-lcd", "no diffusion teacher"),
+        ("mixture-ect --teacher mixture-tcd", "no diffusion teacher"),
+        ("mixture-ect --teacher mixture-guided-teacher", "no teacher of points in the EDM clock"),
+        ("mixture-cd --teacher mixture-guided-teacher", "no teacher of points in the EDM clock"),
     ],
 )
 def test_a_run_of_the_wrong_kind_is_refused(runs, tmp_path, line, complaint, capsys):

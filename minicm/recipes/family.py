@@ -7,13 +7,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from minicm.checkpoint import load_model
 from minicm.denoiser import Denoiser, in_clock
 from minicm.distances import pseudo_huber
 from minicm.objectives.ect import ECT
 from minicm.objectives.ict import ICT
 from minicm.objectives.scm import SCM
-from minicm.recipes.mixtures import T_MIN, DataName, gentle_gap, points_named, small_mlp, teacher_of
+from minicm.recipes.mixtures import (
+    T_MIN,
+    DataName,
+    gentle_gap,
+    points_named,
+    small_mlp,
+    teacher_of,
+    trained_teacher,
+)
 from minicm.recipes.run import Recipe
 from minicm.schedules import TrigFlow
 from minicm.times import LogNormalAngles, LogNormalIndex, LogNormalTimes
@@ -52,7 +59,7 @@ def mixture_ect(
         teacher: run folder or checkpoint of a mixture-teacher to start from; random weights if not given
         config: how long and how fast
     """
-    net = small_mlp(config.seed) if teacher is None else load_model(teacher).net.requires_grad_(True)
+    net = small_mlp(config.seed) if teacher is None else trained_teacher(teacher).net.requires_grad_(True)
     objective = ECT(
         stages=8,
         time_law=LogNormalTimes(mean=-0.5, std=2.0, low=T_MIN),

@@ -23,7 +23,7 @@ from minicm.objectives.cd import CD
 from minicm.objectives.ct import CT
 from minicm.objectives.dsm import DSM
 from minicm.recipes.run import Recipe, is_teacher
-from minicm.schedules import Denoise
+from minicm.schedules import EDM, Denoise
 from minicm.times import LogNormalIndex, LogNormalTimes, karras_grid
 from minicm.train import Data, TrainConfig
 
@@ -67,9 +67,17 @@ def teacher_of(path: Path | None, data: Data) -> Denoise:
         if not isinstance(data, GaussianMixture):
             raise ValueError("only ring, grid and random have an exact denoiser: give a trained --teacher")
         return data.denoiser()
+    return trained_teacher(path)
+
+
+def trained_teacher(path: Path) -> Denoiser:
+    """A trained mixture-teacher's average. Raises CheckpointError for a student, pictures and another clock."""
     if not is_teacher(load_checkpoint(path)):
         raise CheckpointError(f"{path} holds a consistency model, no diffusion teacher")
-    return load_model(path)
+    model = load_model(path)
+    if not isinstance(model.net, MLP) or model.schedule != EDM():
+        raise CheckpointError(f"{path} holds no teacher of points in the EDM clock: train mixture-teacher")
+    return model
 
 
 def gentle_gap(t: Tensor, s: Tensor) -> Tensor:
