@@ -7,6 +7,7 @@ target, the optimiser and the generators stay behind in the run's checkpoint.
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from pathlib import Path
 from typing import Any, Literal
@@ -31,11 +32,11 @@ def export(
 
     bf16 keeps 8 bits of a weight: half the size of fp32, which keeps it as trained. Raises CheckpointError for a
     checkpoint without an average, a folder that exists, and a tensor larger than a file may be; ValueError for a size
-    that is not positive.
+    that is not positive and finite.
     """
     out = Path(out)
-    if not shard_mib > 0:
-        raise ValueError(f"shard_mib must be positive, got {shard_mib:g}")
+    if not 0 < shard_mib < math.inf:
+        raise ValueError(f"shard_mib must be positive and finite, got {shard_mib:g}")
     if dtype not in DTYPES:
         raise ValueError(f'dtype must be "bf16" or "fp32", got {dtype!r}')
     if out.exists():

@@ -81,6 +81,8 @@ def test_what_is_missing_or_does_not_fit_is_named(trained, tmp_path):
         export(trained.folder, tmp_path / "small", shard_mib=0.01)
     with pytest.raises(ValueError, match="shard_mib must be positive"):
         export(trained.folder, tmp_path / "none", shard_mib=0)
+    with pytest.raises(ValueError, match="shard_mib must be positive and finite"):
+        export(trained.folder, tmp_path / "none", shard_mib=float("inf"))
     with pytest.raises(CheckpointError, match="is not a file"):
         export(tmp_path, tmp_path / "none")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["w"]
