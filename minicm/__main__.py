@@ -328,6 +328,8 @@ def save_samples(
     f = Counted(run.model)
     chosen = list(times) or sampling_times(f.schedule, steps).tolist()
     out = out or next_free(checkpoint if checkpoint.is_dir() else checkpoint.parent)
+    if run.pictures and out.suffix == ".png":
+        raise ValueError(f"{out}: --out names the .npy file, the .png comes to lie beside it")
     for path in (out, out.with_suffix(".png")) if run.pictures else (out,):
         if path.exists():
             raise FileExistsError(f"{path} exists: choose another --out")

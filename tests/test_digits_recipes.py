@@ -267,6 +267,9 @@ def test_a_grid_that_is_there_is_not_drawn_over(runs, tmp_path, capsys):
     assert main(["sample", str(runs / "digits-cd-001"), "--out", str(tmp_path / "x.npy")]) == 2
     assert "x.png exists: choose another --out" in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["x.png"]
+    assert main(["sample", str(runs / "digits-cd-001"), "--out", str(tmp_path / "y.png")]) == 2
+    assert "--out names the .npy file" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["x.png"]
 
 
 def test_a_killed_run_goes_on_bit_for_bit(folder, tmp_path):
