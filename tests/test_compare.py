@@ -184,6 +184,9 @@ def test_without_a_budget_recipes_have_their_own_length_and_make_bands(tiny, tmp
 def test_unknown_methods_are_refused(tmp_path):
     with pytest.raises(ValueError, match="unknown methods \\['DC'\\]: choose from teacher"):
         compare.compare(methods=("DC",), folder=tmp_path)
+    with pytest.raises(ValueError, match="nothing to compare"):
+        compare.compare(seeds=(), folder=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 # ------------------------------------------------------------------------------ several at one folder

@@ -69,6 +69,8 @@ def compare(
     """
     if unknown := set(methods) - set(METHODS):
         raise ValueError(f"unknown methods {sorted(unknown)}: choose from {', '.join(METHODS)}")
+    if not (methods and data and seeds):
+        raise ValueError("nothing to compare: methods, data and seeds need at least one each")
     known = {name: Remembered(mixtures.points_named(name)) for name in data}
     tasks = list(dict.fromkeys(_tasks(methods, data, seeds, evaluations)))
     while todo := [task for task in tasks if not task.record(folder).exists()]:
