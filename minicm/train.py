@@ -98,7 +98,7 @@ def train(
     Raises ValueError at once for a device that is not there or a state that does not fit, and at the step for empty
     data; Diverged where a loss is not finite.
     """
-    device = _device(config.device)
+    device = device_named(config.device)
     f, objective = f.to(device).train(), objective.to(device)
     _prepare(f, objective, config, device)
     from_first([f, objective])
@@ -176,7 +176,8 @@ def _optimiser(f: nn.Module, objective: Objective, config: TrainConfig) -> torch
     return torch.optim.Adam(parameters, lr=config.lr, betas=betas, fused=True)
 
 
-def _device(name: str) -> torch.device:
+def device_named(name: str) -> torch.device:
+    """The device of a name such as "cpu" or "cuda". Raises ValueError where it is not there."""
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

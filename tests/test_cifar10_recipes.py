@@ -128,6 +128,8 @@ def test_what_is_no_teacher_is_refused(data, teacher, tmp_path):
         cifar10.cifar10_ect(source=Source(data), teacher=student)
     with pytest.raises(ValueError, match=r"no CIFAR-10 in .*call minicm.data.cifar10.download"):
         cifar10.cifar10_teacher(source=Source(tmp_path))
+    with pytest.raises(ValueError, match='device "abacus" is not there'):
+        cifar10.cifar10_teacher(source=Source(data), config=TrainConfig(lr=1e-3, **BRIEF, device="abacus"))
     unconditional = PUBLISHED["teacher"](source=Source(data), size=TINY, config=TrainConfig(lr=1e-3, **BRIEF))
     plain = run("cifar10-teacher-published", unconditional, {}, RunOptions(folder=tmp_path / "t", quiet=True))
     with pytest.raises(ValueError, match="the teacher's net has no classes"):
@@ -187,6 +189,7 @@ def test_a_run_in_small_chooses_its_steps(data):
         (["teacher", "--budget", "8"], "a budget is a number and one of s, min, h"),
         (["teacher", "--out", "."], "exists: choose another --out"),
         (["teacher"], "no CIFAR-10 in missing"),
+        (["teacher", "--device", "abacus"], 'device "abacus" is not there'),
     ],
 )
 def test_wrong_input_is_named(words, complaint, capsys, tmp_path):

@@ -31,7 +31,7 @@ from minicm.recipes.digits import tuned_net
 from minicm.recipes.mixtures import gentle_gap
 from minicm.recipes.run import Recipe
 from minicm.times import LogNormalIndex, LogNormalTimes, doubling_points, karras_grid
-from minicm.train import TrainConfig
+from minicm.train import TrainConfig, device_named
 
 T_MIN = 0.002  # the papers' epsilon
 HUBER = 0.03  # iCT's .00054 sqrt(3072), of a whole picture's difference
@@ -75,7 +75,7 @@ class Source:
         """The pictures as bytes on a device, mirrored at random for training."""
         if self.download:
             download(self.data)
-        return Cifar10(self.data, train, device=device, flip=train)
+        return Cifar10(self.data, train, device=device_named(device), flip=train)
 
     def labelled(self, device: str, dropped: float = DROPPED) -> LabelDropout:
         """The pictures to train on, a share of their labels dropped."""

@@ -38,7 +38,7 @@ from minicm.recipes.evaluate_images import against_its_teacher, evaluate_picture
 from minicm.recipes.machine import machine, peak_memory
 from minicm.recipes.run import Finished, Recipe, RunOptions, plain, run
 from minicm.recipes.stopping import seconds_of
-from minicm.train import TrainConfig, train
+from minicm.train import Diverged, TrainConfig, device_named, train
 
 SMALL = Size()
 SHARE = 0.93  # of the time that is left, planned for steps: a machine may become slower
@@ -83,6 +83,7 @@ class Job:
 
     def __post_init__(self) -> None:
         seconds_of(self.budget)
+        device_named(self.device)
         if self.out.exists():
             raise FileExistsError(f"{self.out} exists: choose another --out")
         if (self.method in ("cd", "ect")) != (self.teacher is not None):
@@ -102,7 +103,7 @@ class Job:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, run, and say what is wrong in one line; 0, or 2 for wrong input."""
+    """Parse, run, and say what is wrong in one line; 0, 2 for wrong input, or 1 for a run that diverged."""
     about = (__doc__ or "").partition("\n")[0]
     parser = argparse.ArgumentParser(prog="python -m minicm.recipes.cifar10_run", description=about)
     parser.add_argument("method", choices=METHODS)
@@ -124,6 +125,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"cifar10_run: {error}", file=sys.stderr)
         return 2
+    except Diverged as error:
+        print(f"cifar10_run: {error}", file=sys.stderr)
+        return 1
     print(f"{table(rows)}\n\n{said}")
     return 0
 
