@@ -197,7 +197,7 @@ TEACHER = Denoiser(NETS[0].make(False, False))
         (lambda: CD(TEACHER, grid=karras_grid(18).flip(0)), "ascending grid"),
         (lambda: CD(TEACHER, grid=torch.tensor([1.0])), "at least two times"),
         (lambda: CD(TEACHER, grid=karras_grid(18), mu=1.0), r"mu must lie in \[0, 1\), got 1.0"),
-        (lambda: CT(s0=0), "needs 1 <= s0 <= s1, got 0, 150"),
+        (lambda: CT(s0=1), "needs 2 <= s0 <= s1, got 1, 150"),
         (lambda: CT(s0=10, s1=5), "got 10, 5"),
         (lambda: CT(mu0=1.0), "mu0 must lie in .* got 1.0"),
     ],
