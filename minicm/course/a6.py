@@ -512,7 +512,7 @@ class StudentLCD(Objective):
         super().__init__()
         self.parts, self.high = (impl, teacher), high  # in a tuple: no weights of ours
         self.grid = impl.skipping_grid(1000, 50)  # fewer skips than LCM's are learnt in fewer updates
-        self.distance = pseudo_huber(0.03)
+        self.distance = pseudo_huber(0.3)
 
     def draw(self, x0: Tensor, label: Tensor | None, k: int, K: int, generator: torch.Generator) -> Draw:
         i = torch.randint(len(self.grid) - 1, (len(x0),), generator=generator)
@@ -554,8 +554,8 @@ def distils(impl: Impl, seed: int) -> None:
             )
 
 
-STEPS = 700
-DISTILLED_BOUND = 0.5  # sigma_d
+STEPS = 600
+DISTILLED_BOUND = 0.4  # sigma_d; the solution reaches .20 to .27 on seeds 0 and 1
 
 A6 = Assignment(
     name="a6",
