@@ -41,9 +41,7 @@ class RunOptions:
     overwrite: bool = False  # start again in a --folder that holds a run already
     save_every: int = 1000  # updates between checkpoints
     log_every: int = 50  # updates between log records
-    budget: str | None = (
-        None  # stop cleanly after such a time: 90s, 9min, 1h; curricula still run to config.steps
-    )
+    budget: str | None = None  # stop cleanly after 90s, 9min, 1h; curricula still run to all steps
     quiet: bool = False  # no progress bar
 
     def __post_init__(self) -> None:
