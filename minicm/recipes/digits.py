@@ -86,7 +86,12 @@ def digits_ect(
         teacher: run folder or checkpoint of a digits-teacher
         config: how long and how fast
     """
-    objective = ECT(time_law=LogNormalTimes(-1.1 + SHIFT, 2.0, low=T_MIN), weight=gentle_gap)
+    objective = ECT(
+        stages=4,  # eight, down to a gap of 1/256, are too many for so few steps: noise stays in the samples
+        time_law=LogNormalTimes(-1.1 + SHIFT, 2.0, low=T_MIN),
+        distance=pseudo_huber(0.03),
+        weight=gentle_gap,
+    )
     return Recipe(consistency_model(tuned_net(diffusion_model(teacher))), objective, pixels(), config)
 
 
