@@ -156,7 +156,12 @@ def cifar10_ect(
         source: where the pictures are
         config: how long and how fast
     """
-    objective = ECT(time_law=LogNormalTimes(-1.1, 2.0, low=T_MIN), weight=gentle_gap)
+    objective = ECT(
+        stages=4,  # with eight, down to a gap of 1/256, digits_ect kept noise in its samples
+        time_law=LogNormalTimes(-1.1, 2.0, low=T_MIN),
+        distance=pseudo_huber(HUBER),
+        weight=gentle_gap,
+    )
     model = consistency_model(tuned_net(diffusion_model(teacher)))
     return Recipe(model, objective, source.labelled(config.device), config)
 
