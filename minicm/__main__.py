@@ -330,6 +330,8 @@ def save_samples(
     out = out or next_free(checkpoint if checkpoint.is_dir() else checkpoint.parent)
     if run.pictures and out.suffix == ".png":
         raise ValueError(f"{out}: --out names the .npy file, the .png comes to lie beside it")
+    if not out.parent.is_dir():
+        raise ValueError(f"{out.parent} is no folder: make it, or choose another --out")
     for path in (out, out.with_suffix(".png")) if run.pictures else (out,):
         if path.exists():
             raise FileExistsError(f"{path} exists: choose another --out")

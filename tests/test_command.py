@@ -86,6 +86,8 @@ def test_samples_are_counted_repeatable_and_never_written_over(student, tmp_path
     assert command("sample --out", tmp_path / "x.npy", student) == 2
     assert "exists: choose another --out" in capsys.readouterr().err
     assert (tmp_path / "x.npy").read_bytes() == before
+    assert command("sample --out", tmp_path / "nowhere" / "x.npy", student) == 2
+    assert "nowhere is no folder: make it, or choose another --out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,11 @@ def test_a_folder_that_holds_a_run_is_kept(tmp_path, tiny_recipe, left):
     assert (tmp_path / left).read_text() == "precious"
 
 
+def test_overwrite_without_a_folder_is_refused():
+    with pytest.raises(ValueError, match="--overwrite starts a --folder again: say which"):
+        RunOptions(overwrite=True)
+
+
 def test_overwrite_starts_again(tmp_path, tiny_recipe):
     run("tiny", tiny_recipe(), {}, quiet(tmp_path))
     run("tiny", tiny_recipe(1, steps=3), {}, quiet(tmp_path, overwrite=True, log_every=1))

@@ -52,6 +52,10 @@ class RunOptions:
             seconds_of(self.budget)
         if self.resume is not None and self.folder is not None:
             raise ValueError("a resumed run goes on in its own folder: give --resume or --folder, not both")
+        if self.overwrite and self.folder is None:
+            raise ValueError(
+                "--overwrite starts a --folder again: say which; without one a run gets a new folder"
+            )
 
 
 class Finished(NamedTuple):
