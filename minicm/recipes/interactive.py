@@ -1,6 +1,6 @@
 """The models of the interactive page: consistency functions of the ring, small enough to be computed while one drags.
 
-`python -m minicm.recipes.interactive` trains them, a quarter of an hour of one core at most, and writes
+`python -m minicm.recipes.interactive` trains them, in some four minutes of one core, and writes
 docs/_static/interactive/models.js: the mixture, the noises of the multistep sampler and the weights, in float32.
 docs/_static/interactive/page.js computes with them, in float64; the tests compare it with Python.
 """
