@@ -81,6 +81,65 @@ ACTS = {
 }
 
 
+DERIVATIVES = """
+import torch
+from torch.autograd import forward_ad as ad
+
+def forward(f, x, t, dx, dt):
+    return torch.func.jvp(f, (x, t), (dx, dt))
+
+def along_x(f, x, t, dx):
+    return torch.func.jvp(lambda x: f(x / 0.5, t), (x,), (dx,))[1]
+
+def dual(f, x, t, dx, dt):
+    with torch.no_grad(), ad.dual_level():
+        return ad.unpack_dual(f(ad.make_dual(x, dx), ad.make_dual(t, dt)))
+
+def trained(loss):
+    weight = torch.tensor(2.0, requires_grad=True)
+    loss(lambda x: weight * x, lambda x: weight * x).sum().backward()
+    return weight.grad
+
+def asks_for_ever(f):
+    while True:
+        f(1.0)
+"""
+
+
+def test_forward_derivatives_cross_the_pipe(hand_in):
+    """torch.func.jvp and dual numbers through a function of the grader's give what they give in one process."""
+    names = ("forward", "along_x", "dual")
+    A, generator = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.Generator().manual_seed(0)
+    x, dx = torch.randn(2, 3, 2, generator=generator)
+    t, dt = torch.rand(2, 3, generator=generator)
+    f = lambda x, t: (x @ A).sin() * t[:, None]  # noqa: E731
+    here: dict = {}
+    exec(DERIVATIVES, here)
+    with Submission(assignment(*names), hand_in(DERIVATIVES)) as submission:
+        for name, args in (("forward", (x, t, dx, dt)), ("along_x", (x, t, dx)), ("dual", (x, t, dx, dt))):
+            there, want = getattr(submission.impl, name)(f, *args), here[name](f, *args)
+            for a, b in zip(there, want) if isinstance(want, tuple) else [(there, want)]:
+                assert torch.equal(a, b), name
+
+
+def test_a_gradient_reaches_a_submissions_own_weights(hand_in):
+    """Through a loss of the grader's that calls the submission's network, once with a gradient and once without."""
+
+    def loss(f, f_target):
+        with torch.no_grad():
+            aim = f_target(3 * torch.ones(2))
+        return (f(torch.ones(2)) - aim).square()
+
+    with Submission(assignment("trained"), hand_in(DERIVATIVES)) as submission:
+        assert submission.impl.trained(loss) == 2 * 2 * (2 - 6)
+
+
+def test_calling_back_for_ever_is_late(hand_in):
+    submission = Submission(assignment("asks_for_ever"), hand_in(DERIVATIVES), Limits(call=3.0))
+    with submission, pytest.raises(Failed, match="did not return in time"):
+        submission.impl.asks_for_ever(lambda x: x)
+
+
 def test_what_a_solution_does_not_need_is_refused(hand_in, monkeypatch, tmp_path):
     """Twenty acts in one submission: each gets its own line, and the honest function beside them is graded."""
     monkeypatch.setenv("MINICM_SECRET", "1")

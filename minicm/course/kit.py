@@ -29,6 +29,14 @@ class Failed(Exception):
     """A function of an implementation gave no answer: it raised, did not return, or ended its process."""
 
 
+class Raised(Failed):
+    """A function in a process of its own raised an exception; kind is the name of its type."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
 @dataclass(frozen=True)
 class Task:
     """Checks that belong together, the gate first, each worth the points beside it."""

@@ -6,7 +6,8 @@ in one process.
 
 Gradients: a tensor that requires grad arrives as a leaf, and the answer's gradient with respect to these leaves can be
 asked for; both ends link it to what they sent. So `loss.backward()` at the grader's end (`graph=True`) reaches its weights through a
-submission's loss, also where that calls back a distance of the grader's.
+submission's loss, also where that calls back a distance of the grader's. Forward derivatives: `torch.func.jvp` through a function of
+the other side asks that side for them; the primal that it gives has no gradient.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
 from minicm.course.wire import Parcel, Unpacker, write_message
 
@@ -68,8 +70,8 @@ class Peer:
             return tensor
         tensor._ref = int(ref)  # type: ignore[attr-defined]
         if (
-            self.graph and len(self._sent) > 1
-        ):  # an answer at the grader's end: a node of its graph, linked by call()
+            self.graph and len(self._leaves) == 1
+        ):  # to the grader's own question: a node of its graph, by _linked
             return tensor
         self._leaves[-1][int(ref)] = tensor.requires_grad_()
         return tensor
@@ -77,10 +79,19 @@ class Peer:
     # ------------------------------------------------------------------------------------------- asking
     def call(self, number: int | str, *args: Any, **kwargs: Any) -> Any:
         """Call a function of the other side. Raises RemoteError for what it raises."""
+        if any(isinstance(a, Tensor) and unpack_dual(a).tangent is not None for a in args):
+            return _Forward.apply(self, number, kwargs, *args)
+        return self._ask({"do": "call", "function": number}, args, kwargs)
+
+    def derivative(self, number: int | str, values: tuple, kwargs: dict) -> Any:
+        """The derivative of a function of the other side; values: its arguments, then a tangent or None for each."""
+        return self._ask({"do": "call", "function": number, "derivative": True}, values, kwargs)
+
+    def _ask(self, head: dict, args: tuple, kwargs: dict) -> Any:
         self._sent.append({})
         try:
             parcel = Parcel(self)
-            head = {"do": "call", "function": number, "grad": torch.is_grad_enabled()}
+            head |= {"grad": torch.is_grad_enabled()}
             head |= {"args": parcel.pack(list(args)), "kwargs": parcel.pack(kwargs)}
             write_message(self.stream, head, parcel.parts)
             return self._answer(*self._wait(), parcel)
@@ -154,6 +165,8 @@ class Peer:
     def _run(self, head: dict, body: bytes, parcel: Parcel) -> dict:
         unpacker = Unpacker(self, body)
         function = self.functions[head["function"]]
+        if "derivative" in head:
+            function = _derivative(function)
         args, kwargs = unpacker.unpack(head["args"]), unpacker.unpack(head["kwargs"])
         before = [tensor.detach().clone() for tensor in unpacker.tensors]
         with torch.set_grad_enabled(bool(head.get("grad"))):
@@ -190,6 +203,53 @@ class _Linked(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         return (None, None, None, grad, *ctx.peer.gradients(ctx.ref, grad, ctx.refs))
+
+
+class _Forward(torch.autograd.Function):
+    """A function of the other side under forward differentiation: torch asks for the primal, then for the derivative."""
+
+    @staticmethod
+    def forward(peer: Peer, number: int | str, kwargs: dict, *args: Any) -> Any:
+        return peer.call(number, *args, **kwargs)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Any) -> None:
+        ctx.peer, ctx.number, ctx.kwargs, *args = inputs
+        ctx.others = [None if isinstance(a, Tensor) else a for a in args]
+        ctx.save_for_forward(*(a if isinstance(a, Tensor) else None for a in args))
+
+    @staticmethod
+    def jvp(ctx: Any, peer: None, number: None, kwargs: None, *tangents: Tensor | None) -> Any:
+        args = (b if a is None else a for a, b in zip(ctx.saved_tensors, ctx.others))
+        return _Along.apply(ctx.peer, ctx.number, ctx.kwargs, *args, *tangents)
+
+
+class _Along(torch.autograd.Function):
+    """The derivative itself; a Function, because torch hands plain tensors to its forward alone."""
+
+    @staticmethod
+    def forward(peer: Peer, number: int | str, kwargs: dict, *values: Any) -> Any:
+        return peer.derivative(number, values, kwargs)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Any) -> None:
+        pass
+
+
+def _derivative(function: Callable) -> Callable:
+    """(arguments, and a tangent or None for each) -> the derivative of function along them."""
+
+    def derivative(*values: Any, **kwargs: Any) -> Any:
+        args, tangents = list(values[: len(values) // 2]), values[len(values) // 2 :]
+        moved = [i for i, tangent in enumerate(tangents) if tangent is not None]
+
+        def at(*primals: Tensor) -> Any:
+            given = dict(zip(moved, primals))
+            return function(*(given.get(i, a) for i, a in enumerate(args)), **kwargs)
+
+        return torch.func.jvp(at, tuple(args[i] for i in moved), tuple(tangents[i] for i in moved))[1]  # type: ignore[misc]
+
+    return derivative
 
 
 def _identical(a: Tensor, b: Tensor) -> bool:

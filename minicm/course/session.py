@@ -19,7 +19,7 @@ from typing import Any
 
 from torch import Tensor
 
-from minicm.course.kit import Assignment, Failed
+from minicm.course.kit import Assignment, Failed, Raised
 from minicm.course.peer import Peer, RemoteError
 from minicm.course.wire import Garbled, read_message, write_message
 
@@ -80,7 +80,7 @@ class Submission:
                 seconds = min(self.limits.call, self.end - time.monotonic())
                 return process.call(name, seconds, args, kwargs)
             except RemoteError as error:
-                raise Failed(str(error)) from None
+                raise Raised(error.kind, str(error)) from None
             except TROUBLE as error:
                 self.blamed[name] = f"{name} {process.how_it_ended(error)}"
                 self._stop()
@@ -219,10 +219,14 @@ class _Process:
                 stream.close()  # type: ignore[union-attr]
 
     def _next(self) -> tuple[dict, bytes]:
+        """The next message; a submission that calls back for ever is late, too."""
+        left = self._deadline - time.monotonic()
         try:
-            message = self.messages.get(timeout=max(self._deadline - time.monotonic(), 0.001))
+            message = self.messages.get(timeout=max(left, 0.001))
         except queue.Empty:
             raise TimeoutError from None
+        if left < 0:
+            raise TimeoutError
         if isinstance(message, BaseException):
             raise message
         return message
