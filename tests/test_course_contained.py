@@ -264,6 +264,8 @@ def test_what_travels_arrives(hand_in):
             float("inf"),
             "text",
             (1, [2]),
+            tuple(range(9)),
+            [i / 3 for i in range(9)],
             {"k": torch.tensor(True)},
             torch.bfloat16,
             torch.zeros(0, 2),

@@ -247,7 +247,7 @@ def _derivative(function: Callable) -> Callable:
             given = dict(zip(moved, primals))
             return function(*(given.get(i, a) for i, a in enumerate(args)), **kwargs)
 
-        return torch.func.jvp(at, tuple(args[i] for i in moved), tuple(tangents[i] for i in moved))[1]  # type: ignore[misc]
+        return torch.func.jvp(at, tuple(args[i] for i in moved), tuple(tangents[i] for i in moved))[1]
 
     return derivative
 
