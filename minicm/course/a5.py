@@ -74,7 +74,8 @@ def renoise_values(impl: Impl, seed: int) -> None:
     for t_min in (T_MIN, 0.002, 0.0):
         s = f64([t_min, 0.8, 4.0])
         want = x + f64([specs.fill(v, t_min) for v in s.tolist()])[:, None] * eps
-        got = is_tensor(impl.renoise(x, s, eps, t_min), (3, 2), None, "renoise")
+        args = () if t_min == 0.002 else (t_min,)  # the default
+        got = is_tensor(impl.renoise(x, s, eps, *args), (3, 2), None, "renoise")
         causes = fills(x, s[:, None], eps, t_min) | {"no noise is added": x}
         what = f"renoise is wrong for s = {s.tolist()}, t_min = {t_min}"
         same(got, want, what, rtol=1e-9, atol=EXACT, causes=causes)
@@ -151,6 +152,18 @@ def multistep_noise(impl: Impl, seed: int) -> None:
     impl.multistep(f, eps, f64(TIMES), noise, T_MIN)
     at_times(f, TIMES, "multistep")
     walked("multistep", f, [out for _, _, out in f.seen], noise.given, lambda *_: {})
+    f, noise = Watched(), Noise(seed + 1)
+    impl.multistep(f, eps, f64((4.0, 0.003)), noise)
+    by_default("multistep", f, noise.given[0])
+
+
+def by_default(name: str, f: Watched, z: Tensor) -> None:
+    """Raises Wrong unless f saw, at the time 0.003, its first answer with the noise z up to there, t_min being left out."""
+    at_times(f, (4.0, 0.003), name)
+    x, start = f.seen[1][0], f.seen[0][2]
+    what = f"{name} without a t_min: at s = 0.003 f must see its answer with noise up to there"
+    same(x, start + specs.fill(0.003, 0.002) * z, what, rtol=1e-9, atol=EXACT, causes=fills(start, 0.003, z, 0.002),
+         otherwise="t_min is 0.002 where none is given")  # fmt: skip
 
 
 def walked(
@@ -233,6 +246,14 @@ def gamma_values(impl: Impl, seed: int) -> None:
             what = f"gamma_step is wrong in {name} for gamma = {gamma}, t = {t}, s = {s}"
             same(is_tensor(got, (3, 2), None, "gamma_step"), want, what, rtol=1e-9, atol=1e-10,
                  causes=gamma_others(clock, t, s, gamma, t_min), otherwise="where is u, and how much noise is there already?")  # fmt: skip
+    x, x0, z, t = f64(X), f64(X0), f64(Z), f64(CLOCKS[0][4])
+    what = "gamma_step to s = 0, where the variance that is missing is below 0,"
+    got = is_tensor(impl.gamma_step(EDM(), x, x0, t, 0 * t, 0.3, z, 0.1), (3, 2), None, what)
+    same(got, x0, f"{what} is not x0_hat", rtol=EXACT, atol=EXACT)
+    got = is_tensor(impl.gamma_step(EDM(), x, x0, t, f64([0.003] * 3), 1.0, z), (3, 2), None, "gamma_step")
+    what = "gamma_step without a t_min, gamma = 1, s = 0.003 in EDM, is wrong"
+    same(got, x0 + specs.fill(0.003, 0.002) * z, what, rtol=1e-9, atol=EXACT, causes=fills(x0, 0.003, z, 0.002),
+         otherwise="t_min is 0.002 where none is given")  # fmt: skip
 
 
 def gamma_others(
@@ -263,6 +284,13 @@ def gamma_others(
                 (1 - gamma) * p, alpha(q) / alpha((1 - gamma) * p), missing((1 - gamma) * p, alpha(q) / alpha((1 - gamma) * p))
             ),
             "no noise is added: 1 - (alpha_s/alpha_u)^2 is the variance in VP alone": way(u, ratio, math.sqrt(max(1 - ratio**2, 0.0))),
+            "u itself is moved up to t_min: f does not go lower, but x_u is where eps_hat takes it": [
+                ratio * (alpha(u) * b + max(sigma(u), t_min) * (c - alpha(p) * b) / sigma(p)) + level * d
+                for b, c, d in zip(a, x, z)
+            ],
+            "t_min^2 is subtracted beside the noise of u, which holds it already": way(
+                u, ratio, math.sqrt(max(missing(u, ratio) ** 2 - t_min**2, 0.0))
+            ),
             "x is lost: u still has eps_hat": [ratio * b + level * c for b, c in zip(a, z)],
             f"{lost} the variance: the noise of u shrinks on the way to s": way(u, ratio, plain),
             f"{lost} the mean: a step of the forward process scales x_u": way(u, 1.0, level),
@@ -284,13 +312,14 @@ def operator_shape(impl: Impl, seed: int) -> None:
         is_tensor(impl.orthogonal(f64(first)), (n, n), torch.float64, f"orthogonal of {n} numbers")
     for shape in ((2, 3, 4, 5), (5, 3), (3, 3, 3, 3)):
         for name in ("mix", "unmix"):
-            out = getattr(impl, name)(torch.ones(shape), f64(TURN))
-            is_tensor(out, shape, torch.float32, f"{name} of a float32 {shape} by a float64 Q")
+            for dtype in (torch.float32, torch.float64):
+                out = getattr(impl, name)(torch.ones(shape, dtype=dtype), f64(TURN).to(dtype))
+                is_tensor(out, shape, dtype, f"{name} of a {shape}, all in {dtype},")
 
 
 def orthogonal_values(impl: Impl, seed: int) -> None:
     """Q^T Q = 1, and the first column is first, normalised"""
-    for first in (LUMINANCE, (1.0,) * 4, (0.0, 0.0, 2.0), (-1.0, 2.0, 2.0), (1.0, 0.0)):
+    for first in (LUMINANCE, (1.0,) * 4, (0.0, 0.0, 2.0), (-1.0, 2.0, 2.0), (1.0, 0.0), (0.0, -1.0)):
         n, call = len(first), f"orthogonal({list(first)})"
         Q = is_tensor(impl.orthogonal(f64(first)), (n, n), None, call)
         want = f64(first) / math.hypot(*first)
@@ -388,6 +417,8 @@ def edit_start(impl: Impl, seed: int) -> None:
         "this is the noise of the last time: t_1 is where sampling starts": start + TIMES[-1] * z,
         "this is the noise of t_min: t_1 is where sampling starts": start + T_MIN * z,
         "the noise is not scaled by the first time": start + z,
+        "the noise stands in the masked coefficients alone: all of x is noisy at t_1": start
+        + run.inverse(TIMES[0] * z * run.mask),
         "t_min is subtracted, but y is clean": start + specs.fill(TIMES[0], T_MIN) * z,
     }
     what = f"edit's first evaluation must see the known part of y with noise of times[0] = {TIMES[0]}"
@@ -419,6 +450,9 @@ def edit_steps(impl: Impl, seed: int) -> None:
     }
     what = "edit's result is not f's last answer with the known coefficients put back"
     same(run.got, back[-1], what, rtol=1e-9, atol=1e-11, causes=causes, otherwise="is noise added after the last evaluation?")  # fmt: skip
+    f, noise, all_of_it = Watched(), Noise(seed + 1), torch.ones(3, dtype=torch.bool)
+    impl.edit(f, run.y, identity, identity, all_of_it, f64((4.0, 0.003)), noise)
+    by_default("edit", f, noise.given[1])
 
 
 def edit_keeps(impl: Impl, seed: int) -> None:
@@ -436,6 +470,10 @@ def edit_keeps(impl: Impl, seed: int) -> None:
         raise Wrong(f"edit with the identity changes the known part by {missed:.1e}: it must be kept bit for bit; put it back last, unchanged")  # fmt: skip
     if not torch.equal(*results):
         raise Wrong("edit depends on what y holds in its masked part, which nobody knows")
+    y, f = y[:2], Watched()  # coefficients of another shape: (2, 48) of (2, 3, 4, 4)
+    flat, back = (lambda x: x.flatten(1)), (lambda z: z.reshape(2, 3, 4, 4))
+    out = impl.edit(f, y, flat, back, mask.flatten(), f64(TIMES), Noise(seed), T_MIN)
+    is_tensor(out, y.shape, y.dtype, "edit with coefficients of another shape than y's")
 
 
 # -------------------------------------------------------------------------------------------------- slerp
@@ -461,13 +499,19 @@ def slerp_values(impl: Impl, seed: int) -> None:
             ) / math.sin(whole),
             "a straight mix is shorter than noise": (1 - u) * a + u * b,
             "root weights suit right angles alone": math.sqrt(1 - u) * a + math.sqrt(u) * b,
+            "cosine and sine as weights suit right angles alone": (
+                math.cos(u * math.pi / 2) * a + math.sin(u * math.pi / 2) * b
+            ),
+            "a and b are brought to length 1: the arc goes from a itself to b itself": f64(
+                [specs.slerp([v / math.hypot(*p) for v in p], [v / math.hypot(*q) for v in q], u) for p, q in pairs]
+            ).reshape(a.shape),
             "the angle is taken along the last axis, not over the sample": [
                 [specs.slerp(p, q, u) for p, q in zip(*images)] for images in zip(a.tolist(), b.tolist())
             ],
         }  # fmt: skip
         got = is_tensor(impl.slerp(a, b, u), a.shape, None, "slerp")
         same(got, want, f"slerp of (3, 2, 2) is wrong at fraction {u}", rtol=1e-9, atol=1e-11, causes=causes,
-             otherwise="normalise both before you take the angle's cosine")  # fmt: skip
+             otherwise="the cosine of the angle is that of two whole samples, both normalised")  # fmt: skip
 
 
 def slerp_parallel(impl: Impl, seed: int) -> None:
@@ -478,6 +522,17 @@ def slerp_parallel(impl: Impl, seed: int) -> None:
         got = is_tensor(impl.slerp(a, a.clone(), 0.4), (200, 5), dtype, "slerp of a noise with itself")
         # 2e-3: for float32 the angle of a cosine that misses 1 by 1e-7 is some 5e-4
         same(got, a, "slerp of a noise with itself is another noise", rtol=2e-3, atol=2e-3)
+    a, b = torch.randn(2, 4, 5, generator=generator, dtype=torch.float64)
+    b[2] = a[2]
+    want = torch.stack(
+        [p if i == 2 else f64(specs.slerp(p.tolist(), q.tolist(), 0.4)) for i, (p, q) in enumerate(zip(a, b))]
+    )
+    causes = {
+        "the straight mix is taken for all where one pair is parallel": 0.6 * a + 0.4 * b,
+        "a is taken for all where one pair is parallel": a,
+    }
+    same(is_tensor(impl.slerp(a, b, 0.4), (4, 5), None, "slerp"), want, "slerp of four pairs, the third of equal noises, is wrong",
+         rtol=1e-6, atol=1e-6, causes=causes)  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------------- real thing

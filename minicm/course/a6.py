@@ -119,6 +119,9 @@ def step_values(impl: Impl, seed: int) -> None:
         "one w stands for the whole batch": move(D_c + w[0] * (D_c - D_null)),
         "eps_hat is guided and x0_hat is not: both come from one guided estimate": move(D_c, D),
         "x0_hat is guided and eps_hat is not: both come from one guided estimate": move(D, D_c),
+        "x0_hat is guided and eps_hat is that without a label (CFG++): both come from one guided estimate": move(
+            D, D_null
+        ),
         "alpha_bar stands where its root belongs": move(D, power=2),
         "the table is read one step too early: the timestep i of diffusers is t = i + 1 here": move(
             D, early=1
@@ -229,6 +232,18 @@ def draw_law(impl: Impl, seed: int) -> None:
         raise Wrong(
             "draw_w gives another draw from a generator of the same seed: is the generator passed on?"
         )
+    if (w == w.round()).all():
+        raise Wrong("draw_w(2, 14) draws whole numbers alone: w is any number of the range")
+    generator = torch.Generator().manual_seed(seed)
+    first, second = (impl.draw_w(2.0, 14.0, 50, generator) for _ in range(2))
+    if torch.equal(first, second):
+        raise Wrong(
+            "draw_w draws the same w again from a generator that has moved on: every step would train the same"
+        )
+    if torch.equal(first.sort().values, second.sort().values):
+        raise Wrong(
+            "draw_w gives the same numbers at every call, in another order: each w is a draw of its own"
+        )
 
 
 # ------------------------------------------------------------------------------------------------ loss
@@ -293,6 +308,7 @@ def loss_step(impl: Impl, seed: int) -> None:
         "x0 + t eps belongs to the EDM clock": x0 + t[:, None] * eps,
         "alpha_bar stands where its root belongs": bar * x0 + (1 - bar) * eps,
         "it is noised for s": CLOCK.add_noise(x0, eps, s),
+        "alpha is missing: in the VP clock x0 is scaled, too": x0 + (1 - bar).sqrt() * eps,
     }
     same(steps[0][0], x_t, "the step in lcd_loss does not start from x_t = alpha x0 + sigma eps",
          rtol=CLOSE, atol=CLOSE, causes=causes)  # fmt: skip
@@ -409,6 +425,10 @@ def lora_begins(impl: Impl, seed: int) -> None:
         raise Wrong(
             "lora_start's A holds zeros: where A and B are both zero no gradient reaches either of them"
         )
+    if torch.linalg.matrix_rank(A["A"]) < 2:
+        raise Wrong(
+            "the rows of lora_start's A are multiples of one: with B zero they stay so, and the rank is 1"
+        )
     if not torch.equal(A["A"], again["A"]) or torch.equal(A["A"], other["A"]):
         raise Wrong("lora_start's A does not come from the generator: is it passed on?")
 
@@ -481,6 +501,11 @@ def lora_unmerge_exact(impl: Impl, seed: int) -> None:
     W = is_tensor(impl.lora_merge(back)["W"], (3, 5), torch.float32, "W merged again")
     if torch.equal(W, layer["W"]):
         raise Wrong("a layer that was unmerged cannot be merged again: does it still count as merged?")
+    trained = {**back, "B": back["B"] + 1}
+    W = is_tensor(impl.lora_merge(trained)["W"], (3, 5), torch.float32, "W trained on and merged again")
+    # 1e-5: float32
+    same(W, back["W"] + 0.25 * trained["B"] @ back["A"], "W of a layer that was unmerged, trained on and merged again is wrong",
+         rtol=1e-5, atol=1e-5, otherwise="does it remember an older B A?")  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------ real thing

@@ -134,6 +134,9 @@ def title(check: Check) -> str:
 
 
 # ------------------------------------------------------------------------------- what checks are made of
+ROUNDED = "only the last digits are wrong: a step of it is rounded, perhaps to float32"
+
+
 def is_tensor(value: Any, shape: Sequence[int], dtype: torch.dtype | None, call: str) -> Tensor:
     """Raises Wrong unless value is a tensor of this shape and, where one is given, dtype, and holds no NaN."""
     if not isinstance(value, Tensor):
@@ -161,16 +164,19 @@ def same(
 ) -> None:
     """Raises Wrong, which begins with `what`, unless got is want within the tolerance.
 
-    causes: what a known misconception would have given, by the half sentence that names it; the one that fits is named,
-    else `otherwise`. Both compare in float64.
+    causes: what a known misconception would have given, by the half sentence that names it; the one that fits, and
+    better than `want` does, is named, else `otherwise`. All compare in float64.
     """
     got, want = got.detach().double(), torch.as_tensor(want, dtype=torch.float64)
     if close(got, want, rtol, atol):
         return
     off = (got - want).abs() - (atol + rtol * want.abs())
     i = _first(off == off.max())
-    fits = [cause for cause, other in (causes or {}).items() if _fits(got, other, max(rtol, 1e-6), atol)]
-    because = fits[0] if fits else otherwise
+    fits = [
+        cause for cause, other in (causes or {}).items() if _fits(got, other, want, max(rtol, 1e-6), atol)
+    ]
+    rounded = ROUNDED if close(got, want, 1e-6, atol) else ""
+    because = fits[0] if fits else rounded or otherwise
     numbers = f"at index {i} it is {got[i].item():.9g}, not {want[i].item():.9g}"
     raise Wrong(f"{what}: {numbers}" + (f"; {because}" if because else ""))
 
@@ -196,8 +202,9 @@ def type_name(value: Any) -> str:
     return getattr(value, "type_name", type(value).__name__)
 
 
-def _fits(got: Tensor, other: Tensor | Sequence, rtol: float, atol: float) -> bool:
-    return close(got, torch.as_tensor(other, dtype=torch.float64), rtol, atol)
+def _fits(got: Tensor, other: Tensor | Sequence, want: Tensor, rtol: float, atol: float) -> bool:
+    other = torch.as_tensor(other, dtype=torch.float64)
+    return close(got, other, rtol, atol) and bool((got - other).abs().max() < (got - want).abs().max())
 
 
 def _first(mask: Tensor) -> Any:

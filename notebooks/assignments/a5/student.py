@@ -42,7 +42,7 @@ def gamma_step(
     eps: Tensor,
     t_min: float = 0.002,
 ) -> Tensor:
-    """From x (B, *D) at t to s < t (both (B,)), in any clock: TCD, Algorithm 4. In x's dtype.
+    """From x (B, *D) at t to s < t (both (B,)), in any clock; s may be 0. TCD, Algorithm 4. In x's dtype.
 
     First without noise to u = (1 - gamma) s: same x0_hat, same eps_hat. Then up to s with the unit noise eps, as the forward process
     x_s = alpha_s/alpha_u x_u + ... does it. Where sigma_u is below t_min, x_u still holds t_min's noise: f does not go lower.

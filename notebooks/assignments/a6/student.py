@@ -78,7 +78,8 @@ def lcd_loss(
 def lora_start(W: Tensor, rank: int, scale: float, generator: torch.Generator) -> dict[str, Any]:
     """A layer y = x W^T with a new adapter: {"W": W, "A": A, "B": B, "scale": scale}, W (out, in), A (rank, in), B (out, rank).
 
-    The adapter stands for W + scale B A. It must change nothing before it is trained, and be able to learn; A comes from the generator.
+    The adapter stands for W + scale B A. It must change nothing before it is trained, and be able to learn; A comes from the generator,
+    as wide as you like.
     """
     raise NotImplementedError
 
