@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from minicm.course.wire import Parcel, Unpacker, write_message
 
@@ -88,6 +89,10 @@ class Peer:
         return self._ask({"do": "call", "function": number, "derivative": True}, values, kwargs)
 
     def _ask(self, head: dict, args: tuple, kwargs: dict) -> Any:
+        if _get_current_dispatch_mode() is not None:  # what a tracer holds are no numbers yet
+            raise RuntimeError(
+                "this function cannot be traced (torch.func.linearize, make_fx): torch.func.jvp can be used"
+            )
         self._sent.append({})
         try:
             parcel = Parcel(self)

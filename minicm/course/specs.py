@@ -188,3 +188,29 @@ def w_embedding(w: float, dim: int) -> list[float]:
     half = dim // 2
     phases = [1000 * w * math.exp(-j * math.log(10000) / (half - 1)) for j in range(half)]
     return [math.sin(p) for p in phases] + [math.cos(p) for p in phases]
+
+
+# ------------------------------------------------------------------------------- B1: sCM's tangent
+def angle_below(t: float, mean: float, std: float, sd: float) -> float:
+    """sCM, arXiv:2410.11081, section 4: the probability that arctan(e^tau/sd) <= t, tau ~ N(mean, std^2)."""
+    return (1 + math.erf((math.log(sd * math.tan(t)) - mean) / (math.sqrt(2) * std))) / 2
+
+
+def trig_velocity(x: list[float], x0: list[float], t: float) -> list[float]:
+    """sCM, section 3: d/dt of cos(t) x0 + sin(t) z, where z is what makes that x."""
+    z = [(a - math.cos(t) * b) / math.sin(t) for a, b in zip(x, x0)]
+    return [math.cos(t) * c - math.sin(t) * b for b, c in zip(x0, z)]
+
+
+def trig_tangent(
+    x: list[float], dx: list[float], F: list[float], dF: list[float], t: float, sd: float, r: float
+) -> list[float]:
+    """sCM, Algorithm 1, for the network G = -F of the paper: -cos^2 (sd G - dx) - r cos sin (x + sd dG)."""
+    cos, sin = math.cos(t), math.sin(t)
+    rows = zip(x, dx, F, dF)
+    return [-cos * cos * (sd * -f - d) - r * cos * sin * (a + sd * -df) for a, d, f, df in rows]
+
+
+def normalized(g: list[float], c: float) -> list[float]:
+    """sCM, Algorithm 1: g/(|g| + c)."""
+    return [a / (math.hypot(*g) + c) for a in g]
