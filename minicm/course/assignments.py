@@ -9,9 +9,10 @@ from minicm.course.a4 import A4
 from minicm.course.a5 import A5
 from minicm.course.a6 import A6
 from minicm.course.b1 import B1
+from minicm.course.b2 import B2
 from minicm.course.kit import Assignment
 
-ASSIGNMENTS: dict[str, Assignment] = {a.name: a for a in (A1, A2, A3, A4, A5, A6, B1)}
+ASSIGNMENTS: dict[str, Assignment] = {a.name: a for a in (A1, A2, A3, A4, A5, A6, B1, B2)}
 
 
 def assignment_named(name: str) -> Assignment:
