@@ -453,8 +453,8 @@ def one_step_error(impl: Impl, f: Denoiser, data: GaussianMixture, seed: int, n:
 def trains(impl: Impl, seed: int) -> None:
     """a model distilled with your parts reaches the end of the exact flow in one step"""
     ring, clock = GaussianMixture.ring(), TrigFlow()
-    config = TrainConfig(steps=400, batch=256, lr=4e-3, warmup=20, ema=0.98, seed=seed)
-    objective = StudentSCM(impl, ring.denoiser(clock), warmup=40)
+    config = TrainConfig(steps=300, batch=256, lr=6e-3, warmup=20, ema=0.97, seed=seed)
+    objective = StudentSCM(impl, ring.denoiser(clock), warmup=30)
     for step in train(model(seed), objective, ring, config):
         average = step.ema
     error = one_step_error(impl, average, ring, seed)
@@ -464,7 +464,7 @@ def trains(impl: Impl, seed: int) -> None:
         )
 
 
-TRAINED_BOUND = 0.4
+TRAINED_BOUND = 0.2  # sigma_d; the solution reaches .11 to .12 on five seeds, dF/dt without the motion of x .27, no dx/dt .32
 
 B1 = Assignment(
     name="b1",
