@@ -94,20 +94,17 @@ def check_heun_step(heun_step: Callable[..., Tensor], seed: int) -> None:
         return 0.4 * x.tanh() + column((0.2 * t + 0.1).sin(), x)
 
     for clock, low, middle, high in CLOCKS:
-        for shape in SHAPES:
-            for t, s in ((high, middle), (middle, low), (low, high), (middle, 0.0)):
-                calls: list[Tensor] = []
-                times = [torch.full(shape[:1], v, dtype=torch.float64) for v in (t, s)]
-                if s and not isinstance(clock, VP):  # VP's times are whole numbers
-                    times = [time * (1 + 0.02 * torch.arange(shape[0])) for time in times]
-                x = randn(*shape)
-                kept, got = x.clone(), heun_step(denoise, clock, x, *times)
-                assert torch.equal(x, kept) and len(calls) == (2 if s else 1), (
-                    "two evaluations; one to a clean end"
-                )
-                near(
-                    got, heun(denoise, clock, kept, *times), f"Heun from {t} to {s} in {type(clock).__name__}"
-                )
+        for shape, (t, s) in zip(2 * SHAPES, ((high, middle), (middle, low), (low, high), (middle, 0.0))):
+            calls: list[Tensor] = []
+            times = [torch.full(shape[:1], v, dtype=torch.float64) for v in (t, s)]
+            if s and not isinstance(clock, VP):  # a time for each sample; VP's are whole numbers
+                times = [time * (1 + 0.02 * torch.arange(shape[0])) for time in times]
+            x = randn(*shape)
+            kept, got = x.clone(), heun_step(denoise, clock, x, *times)
+            assert torch.equal(x, kept) and len(calls) == (2 if s else 1), (
+                "two evaluations; one to a clean end"
+            )
+            near(got, heun(denoise, clock, kept, *times), f"Heun from {t} to {s} in {type(clock).__name__}")
     x, t = randn(4, 2).float(), torch.full((4,), 2.0, dtype=torch.float64)
     near(
         heun_step(denoise, EDM(), x, t, t / 2),
