@@ -246,11 +246,11 @@ def gamma_values(impl: Impl, seed: int) -> None:
             what = f"gamma_step is wrong in {name} for gamma = {gamma}, t = {t}, s = {s}"
             same(is_tensor(got, (3, 2), None, "gamma_step"), want, what, rtol=1e-9, atol=1e-10,
                  causes=gamma_others(clock, t, s, gamma, t_min), otherwise="where is u, and how much noise is there already?")  # fmt: skip
-    x, x0, z, t = f64(X), f64(X0), f64(Z), f64(CLOCKS[0][4])
+    x, x0, z, time = f64(X), f64(X0), f64(Z), f64(CLOCKS[0][4])
     what = "gamma_step to s = 0, where the variance that is missing is below 0,"
-    got = is_tensor(impl.gamma_step(EDM(), x, x0, t, 0 * t, 0.3, z, 0.1), (3, 2), None, what)
+    got = is_tensor(impl.gamma_step(EDM(), x, x0, time, 0 * time, 0.3, z, 0.1), (3, 2), None, what)
     same(got, x0, f"{what} is not x0_hat", rtol=EXACT, atol=EXACT)
-    got = is_tensor(impl.gamma_step(EDM(), x, x0, t, f64([0.003] * 3), 1.0, z), (3, 2), None, "gamma_step")
+    got = is_tensor(impl.gamma_step(EDM(), x, x0, time, f64([0.003] * 3), 1.0, z), (3, 2), None, "gamma_step")
     what = "gamma_step without a t_min, gamma = 1, s = 0.003 in EDM, is wrong"
     same(got, x0 + specs.fill(0.003, 0.002) * z, what, rtol=1e-9, atol=EXACT, causes=fills(x0, 0.003, z, 0.002),
          otherwise="t_min is 0.002 where none is given")  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from minicm.objectives.base import Draw, Objective, dropout_seeds, unit_noise
 from minicm.schedules import TrigFlow
 from minicm.train import TrainConfig, train
 
+Causes = dict[str, Tensor | Sequence]
 EXACT = 1e-12  # float64 formulas written in another order differ by some 1e-15
 SHAPES = ((3, 2), (4, 3, 4, 4))  # the second: a batch as long as the image is wide
 ANGLES = (0.05, 0.7, 1.2, 1.5)  # of four samples
@@ -201,7 +202,7 @@ def derivative_values(impl: Impl, seed: int) -> None:
     F, dT = Waves(), [1.0, 0.5, -2.0, 0.0]
     value, got = two(impl.derivative(F, f64(X), T, f64(DX), f64(dT)))
     none = [[0.0, 0.0]] * 4
-    causes = {
+    causes: Causes = {
         "the change of x is left out: this is the partial derivative by t": rows(
             F.by_hand, X, ANGLES, none, dT
         ),
@@ -242,7 +243,7 @@ def tangent_values(impl: Impl, seed: int) -> None:
         x, dx, out, cos, sin = f64(X), f64(DX), F(f64(X), T), T.cos()[:, None], T.sin()[:, None]
         by_t = f64(rows(F.by_hand, X, ANGLES, [[0.0, 0.0]] * 4, [1.0] * 4))
         dF = f64(rows(F.by_hand, X, ANGLES, DX, [1.0] * 4))
-        causes = {
+        causes: Causes = {
             "the signs are the paper's: here F is minus that F": -(cos**2) * (sd * out - dx)
             - r * cos * sin * (x + sd * dF),
             "it is df/dt: the factor cos(t) is missing": want / cos,

@@ -30,7 +30,8 @@ def velocity(x: Tensor, x0_hat: Tensor, t: Tensor) -> Tensor:
 
 
 def derivative(F: Callable, x: Tensor, t: Tensor, dx: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.func.jvp(F, (x, t), (dx, dt))
+    value, dF = torch.func.jvp(F, (x, t), (dx, dt))  # type: ignore[misc]
+    return value, dF
 
 
 def tangent(F: Callable, x: Tensor, t: Tensor, dx: Tensor, sigma_d: float = 0.5, r: float = 1.0) -> Tensor:
