@@ -12,7 +12,7 @@ import pytest
 import torch
 from test_course import complaints, hand_in  # noqa: F401  (a fixture)
 
-from minicm.course import planted
+from minicm.course import planted, specs
 from minicm.course.assignments import ASSIGNMENTS
 from minicm.course.b2 import (
     B2,
@@ -82,6 +82,41 @@ def test_what_is_called_right_is_right_on_other_seeds(name):
 def test_the_package_passes_the_tests(name):
     """The contract that students test is one that the package keeps, too."""
     assert rejection(solution, name, PACKAGE[name], seed=0) == ""
+
+
+@pytest.mark.parametrize(
+    "n, t_min, t_max, rho", [(2, 1e-4, 1e3, 1.0), (9, 1e-4, 1e3, 20.0), (10_000, 0.002, 80.0, 7.0)]
+)
+def test_right_grids_keep_the_promised_error_at_the_corners_of_the_contract(n, t_min, t_max, rho):
+    """The promise is 1e-12; float64 leaves some 1e-14 of rho = 20."""
+    wanted = torch.tensor(specs.grid(n, t_min, t_max, rho), dtype=torch.float64)
+    for right in RIGHT["karras_grid"]:
+        grid = right.function(n, t_min, t_max, rho)
+        assert (grid / wanted - 1).abs().max() < 1e-12 and (grid[0], grid[-1]) == (t_min, t_max), right.note
+
+
+@pytest.mark.parametrize("sigma_data", [0.05, 0.65, 1.75, 5.0])
+@pytest.mark.parametrize("t_min", [1e-4, 0.002, 0.1])
+def test_right_consistency_functions_agree_at_the_corners_of_the_contract(sigma_data, t_min):
+    """Float32 and float64 in the three allowed mixtures: x at t_min exactly, one another within 100 roundings elsewhere."""
+    generator = torch.Generator().manual_seed(0)
+    for dtype, of_t in itertools.product((torch.float32, torch.float64), repeat=2):
+        if (dtype, of_t) == (torch.float64, torch.float32):
+            continue
+        x = 10 * torch.randn(4, 3, generator=generator, dtype=dtype)
+        t = torch.tensor([t_min, 2 * t_min, 1.0, 80.0], dtype=of_t)
+        values = [r.function(lambda x, _: 9 * x.sin(), x, t, sigma_data, t_min) for r in RIGHT["consistency"]]
+        for value in values:
+            assert torch.equal(value[0], x[0])
+            assert (value - values[0]).abs().max() <= 100 * torch.finfo(dtype).eps * values[0].abs().max()
+
+
+@pytest.mark.parametrize("c", [1e-3, 100.0])
+def test_right_distances_have_a_gradient_at_the_corners_of_the_contract(c):
+    for right, dtype in itertools.product(RIGHT["pseudo_huber"], (torch.float32, torch.float64)):
+        a = torch.ones(2, 3, dtype=dtype, requires_grad=True)
+        right.function(a, torch.ones(2, 3, dtype=dtype), c).sum().backward()
+        assert (a.grad == 0).all(), (right.note, dtype)
 
 
 def test_no_two_planted_mistakes_are_the_same_and_none_is_told_by_its_wrapper():
@@ -187,6 +222,19 @@ def test_a_test_that_counts_calls_earns_little(verdicts):
         assert next(turns)
 
     assert sum(points(with_test(name, counts), name) for name in RIGHT) <= 9
+
+
+def test_a_right_one_cannot_be_kept():
+    """What a test was handed is gone when it has ended: the next one cannot be compared with it."""
+    kept = []
+
+    def keeps(karras_grid, seed):
+        kept.append(karras_grid)
+        assert torch.equal(kept[0](5), karras_grid(5))
+
+    impl = with_test("karras_grid", keeps)
+    assert rejection(impl, "karras_grid", karras_grid, 0) == ""
+    assert "has ended" in rejection(impl, "karras_grid", karras_grid, 0)
 
 
 # ------------------------------------------------------------------------------------------- by machine

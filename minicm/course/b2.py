@@ -39,11 +39,14 @@ def handed_out(name: str, function: Callable) -> Callable:
     """A function to be tested, behind a new wrapper that looks the same whatever is in it, and takes what the contract says.
 
     The wrapper raises TypeError for arguments of another kind and ValueError for too many numbers: what a submission sends
-    must not eat the memory of the process that grades it.
+    must not eat the memory of the process that grades it. Once `call.over` is set it refuses: a right one that was kept would tell
+    what the next one should have answered.
     """
     contract = inspect.signature(RIGHT[name][0].function)
 
     def call(*args: Any, **kwargs: Any) -> Any:
+        if call.over:  # type: ignore[attr-defined]
+            raise ValueError(f"this {name} was handed to a test that has ended")
         given = contract.bind(*args, **kwargs)
         for argument, value in given.arguments.items():
             kind = str(contract.parameters[argument].annotation)
@@ -58,7 +61,7 @@ def handed_out(name: str, function: Callable) -> Callable:
                 given.arguments[argument] = answering(value, f"{argument} of {name}", tensors)
         return function(*given.args, **given.kwargs)
 
-    call.__name__ = name
+    call.__name__, call.over = name, False  # type: ignore[attr-defined]
     return call
 
 
@@ -97,8 +100,9 @@ def rejection(impl: Impl, name: str, function: Callable, seed: int) -> str:
     Whatever the test raises is a rejection. NotImplementedError and `Failed` (the process has ended, or did not answer) are
     passed on: those are no verdict. Raises Wrong for a test that returns its verdict.
     """
+    candidate = handed_out(name, function)
     try:
-        value = getattr(impl, f"check_{name}")(handed_out(name, function), seed)
+        value = getattr(impl, f"check_{name}")(candidate, seed)
     except NotImplementedError:
         raise
     except Raised as error:
@@ -109,6 +113,8 @@ def rejection(impl: Impl, name: str, function: Callable, seed: int) -> str:
         raise
     except Exception as error:
         return raised(error)
+    finally:
+        candidate.over = True  # type: ignore[attr-defined]
     if value is not None:
         raise Wrong(
             f"check_{name} returns {value if isinstance(value, bool) else type_name(value)}: a test asserts, it does not return"

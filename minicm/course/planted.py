@@ -1,7 +1,7 @@
 """What the tests of assignment b2 are tried on: right implementations in several styles, and wrong ones.
 
-Each wrong one is a mistake that has been made: in public code, or by students of the assignments 1 to 4. All keep the signature and
-the contract's shapes on the plainest input; each breaks the contract on some valid input, and its note says on which kind.
+Each wrong one is a known kind of mistake: of public code, or a slip that the mutants of the assignments 1 to 4 expect. Each keeps the
+signature and breaks the contract (the docstrings of the handout's student.py) on some valid input; its note says on which kind.
 """
 
 from __future__ import annotations
