@@ -37,6 +37,7 @@ def along_the_width(t: Tensor, x: Tensor) -> Tensor:
 
 # ------------------------------------------------------------------------------------------- the plain ones
 def karras_grid(n: int, t_min: float = 0.002, t_max: float = 80.0, rho: float = 7.0) -> Tensor:
+    """EDM's grid, ascending: equal steps in t^(1/rho), the ends set."""
     low, high = t_min ** (1 / rho), t_max ** (1 / rho)
     grid = torch.linspace(low, high, n, dtype=torch.float64) ** rho
     grid[0], grid[-1] = t_min, t_max
@@ -44,6 +45,7 @@ def karras_grid(n: int, t_min: float = 0.002, t_max: float = 80.0, rho: float = 
 
 
 def consistency(net: Callable, x: Tensor, t: Tensor, sigma_data: float = 0.5, t_min: float = 0.002) -> Tensor:
+    """CM, appendix C: c_skip x + c_out net(c_in x, ln(t)/4), exactly x at t_min."""
     gap = t - torch.full_like(t, t_min)
     c_in = 1 / (t**2 + sigma_data**2).sqrt()
     c_skip = 1 / (1 + (gap / sigma_data) ** 2)
@@ -53,6 +55,7 @@ def consistency(net: Callable, x: Tensor, t: Tensor, sigma_data: float = 0.5, t_
 
 
 def heun_step(denoise: Callable, schedule: Schedule, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    """Heun in y = x/alpha over lambda = sigma/alpha; Euler to a clean s."""
     alpha_t, alpha_s = per_sample(schedule.alpha(t), x), per_sample(schedule.alpha(s), x)
     sigma_t, sigma_s = per_sample(schedule.sigma(t), x), per_sample(schedule.sigma(s), x)
     slope_t = (x - alpha_t * denoise(x, t)) / sigma_t
@@ -65,6 +68,7 @@ def heun_step(denoise: Callable, schedule: Schedule, x: Tensor, t: Tensor, s: Te
 
 
 def pseudo_huber(a: Tensor, b: Tensor, c: float) -> Tensor:
+    """sqrt(|a - b|^2 + c^2) - c, one number a sample."""
     squared = (a - b).square().flatten(1).sum(1)
     return (squared + c**2).sqrt() - c
 
@@ -72,6 +76,7 @@ def pseudo_huber(a: Tensor, b: Tensor, c: float) -> Tensor:
 def ct_loss(
     f: Callable, f_target: Callable, x0: Tensor, eps: Tensor, t: Tensor, s: Tensor, distance: Callable
 ) -> Tensor:
+    """CM, Algorithm 3, with the weight 1/(t - s); the target is held fixed."""
     x_t, x_s = x0 + per_sample(t, x0) * eps, x0 + per_sample(s, x0) * eps
     with torch.no_grad():
         y_target = f_target(x_s, s)
@@ -80,12 +85,14 @@ def ct_loss(
 
 # ------------------------------------------------------------------------------------ right, in other styles
 def grid_of_floats(n, t_min=0.002, t_max=80.0, rho=7.0):
+    """One point at a time, as a weighted mean of the roots."""
     a, b = t_min ** (1 / rho), t_max ** (1 / rho)
     inner = [(a * (n - 1 - i) / (n - 1) + b * i / (n - 1)) ** rho for i in range(1, n - 1)]
     return torch.tensor([t_min, *inner, t_max], dtype=torch.float64)
 
 
 def grid_of_logarithms(n, t_min=0.002, t_max=80.0, rho=7.0):
+    """Roots and powers by exp and log."""
     a, b = np.exp(np.log(t_min) / rho), np.exp(np.log(t_max) / rho)
     grid = np.exp(rho * np.log(a + np.arange(n) / (n - 1) * (b - a)))
     grid[[0, -1]] = t_min, t_max
@@ -93,6 +100,7 @@ def grid_of_logarithms(n, t_min=0.002, t_max=80.0, rho=7.0):
 
 
 def consistency_by_choice(net, x, t, sigma_data=0.5, t_min=0.002):
+    """The textbook's formula, and x itself where t is t_min."""
     first = t == torch.full_like(t, t_min)
     v = torch.hypot(t, torch.full_like(t, sigma_data))
     F = net(x / per_sample(v, x), torch.log(t) * 0.25)
@@ -102,6 +110,7 @@ def consistency_by_choice(net, x, t, sigma_data=0.5, t_min=0.002):
 
 
 def consistency_by_sample(net, x, t, sigma_data=0.5, t_min=0.002):
+    """Python's floats for the factors, one sample at a time; the net still sees the batch."""
     t_min = torch.tensor(t_min, dtype=t.dtype).item()
     times = [(v, math.hypot(v, sigma_data), v - t_min) for v in t.tolist()]
     F = net(torch.stack([row / v for row, (_, v, _) in zip(x, times)]), t.log().div(4))
@@ -111,6 +120,7 @@ def consistency_by_sample(net, x, t, sigma_data=0.5, t_min=0.002):
 
 
 def heun_as_correction(denoise, schedule, x, t, s):
+    """Euler's step and half the change of the slope."""
     D = denoise(x, t)
     alpha_t, alpha_s, sigma_t, sigma_s = (
         per_sample(v, x) for v in (schedule.alpha(t), schedule.alpha(s), schedule.sigma(t), schedule.sigma(s))
@@ -124,6 +134,7 @@ def heun_as_correction(denoise, schedule, x, t, s):
 
 
 def heun_by_sample(denoise, schedule, x, t, s):
+    """One sample at a time, in float64 whatever x is."""
     D, rows = denoise(x, t), []
     clock = [
         v.double().tolist()
@@ -142,20 +153,24 @@ def heun_by_sample(denoise, schedule, x, t, s):
 
 
 def huber_without_cancellation(a, b, c):
+    """Its numerator rationalised: nothing large is subtracted."""
     squared = (a - b).flatten(1).pow(2).sum(-1)
     return squared / (torch.sqrt(squared + c * c) + c)
 
 
 def huber_as_norm(a, b, c):
+    """The norm of the residual with c for one more element."""
     r = (b - a).flatten(1)
     return torch.cat([r, r.new_full((len(r), 1), c)], 1).norm(dim=1) - c
 
 
 def huber_by_sample(a, b, c):
+    """One sample at a time."""
     return torch.stack([torch.sqrt(torch.sum((p - q) ** 2) + c * c) - c for p, q in zip(a, b)])
 
 
 def loss_detached_later(f, f_target, x0, eps, t, s, distance):
+    """f first; x_s along the line from x_t; the target detached, not computed under no_grad."""
     x_t = torch.addcmul(x0, per_sample(t, x0), eps)
     y = f(x_t, t)
     y_target = f_target(x_t + per_sample(s - t, x0) * eps, s).detach()
@@ -163,6 +178,7 @@ def loss_detached_later(f, f_target, x0, eps, t, s, distance):
 
 
 def loss_by_sample(f, f_target, x0, eps, t, s, distance):
+    """Points and weights one sample at a time."""
     x_s, x_t = (torch.stack([x + v * e for x, e, v in zip(x0, eps, times.tolist())]) for times in (s, t))
     y_target = f_target(x_s, s).detach()
     return torch.stack([d / gap for d, gap in zip(distance(f(x_t, t), y_target), (t - s).tolist())])
@@ -200,22 +216,26 @@ RIGHT = {
 
 # ---------------------------------------------------------------------------------------------- wrong: grids
 def grid_geometric(n, t_min=0.002, t_max=80.0, rho=7.0):
+    """Equal steps in ln t."""
     grid = torch.linspace(math.log(t_min), math.log(t_max), n, dtype=torch.float64).exp()
     grid[0], grid[-1] = t_min, t_max
     return grid
 
 
 def grid_of_seven(n, t_min=0.002, t_max=80.0, rho=7.0):
+    """rho is not passed on."""
     return karras_grid(n, t_min, t_max)
 
 
 def grid_from_default(n, t_min=0.002, t_max=80.0, rho=7.0):
+    """The inner points start at the default t_min."""
     grid = karras_grid(n, 0.002, t_max, rho)
     grid[0] = t_min
     return grid
 
 
 def grid_by_arange(n, t_min=0.002, t_max=80.0, rho=7.0):
+    """The ramp by arange, whose length is a matter of rounding."""
     low, high, h = t_min ** (1 / rho), t_max ** (1 / rho), 1 / (n - 1)
     ramp = torch.arange(
         0, 1 + h, h, dtype=torch.float64
@@ -226,6 +246,7 @@ def grid_by_arange(n, t_min=0.002, t_max=80.0, rho=7.0):
 
 
 def grid_in_float32(n, t_min=0.002, t_max=80.0, rho=7.0):
+    """Computed in float32 and cast."""
     low, high = t_min ** (1 / rho), t_max ** (1 / rho)
     grid = (torch.linspace(low, high, n) ** rho).double()
     grid[0], grid[-1] = t_min, t_max
@@ -233,6 +254,7 @@ def grid_in_float32(n, t_min=0.002, t_max=80.0, rho=7.0):
 
 
 def grid_with_computed_ends(n, t_min=0.002, t_max=80.0, rho=7.0):
+    """Root and power do not cancel at the ends."""
     return torch.linspace(t_min ** (1 / rho), t_max ** (1 / rho), n, dtype=torch.float64) ** rho
 
 
@@ -252,6 +274,7 @@ def consistency_with(*, spread=per_sample, width=lambda sd: sd, inside=lambda sd
 
 
 def consistency_in_place(net, x, t, sigma_data=0.5, t_min=0.002):
+    """Works on the caller's x."""
     gap, c_in = t - torch.full_like(t, t_min), 1 / (t**2 + sigma_data**2).sqrt()
     F = net(per_sample(c_in, x) * x, t.log() / 4)
     return x.mul_(per_sample(1 / (1 + (gap / sigma_data) ** 2), x)).add_(
@@ -261,6 +284,7 @@ def consistency_in_place(net, x, t, sigma_data=0.5, t_min=0.002):
 
 # ------------------------------------------------------------------------------------------ wrong: Heun steps
 def euler(denoise, schedule, x, t, s):
+    """Euler's step in place of Heun's."""
     alpha_t, alpha_s = per_sample(schedule.alpha(t), x), per_sample(schedule.alpha(s), x)
     D = denoise(x, t)
     noise = (x - alpha_t * D) / per_sample(schedule.sigma(t), x)
@@ -277,6 +301,7 @@ def heun_of_points(denoise, schedule, x, t, s):
 
 
 def heun_at_one_time(denoise, schedule, x, t, s):
+    """The second estimate is asked for at t, not at s."""
     return heun_step(lambda point, time: denoise(point, t), schedule, x, t, s)
 
 
@@ -316,28 +341,34 @@ def heun_to_the_end(denoise, schedule, x, t, s):
 
 # ------------------------------------------------------------------------------------------ wrong: distances
 def huber_by_element(a, b, c):
+    """Per element, then summed."""
     return (((a - b).square() + c**2).sqrt() - c).flatten(1).sum(1)
 
 
 def huber_of_the_mean(a, b, c):
+    """The mean of the squares for their sum."""
     return ((a - b).square().flatten(1).mean(1) + c**2).sqrt() - c
 
 
 def huber_with_c(a, b, c):
+    """c for c^2 under the root, shifted to be zero at zero."""
     return ((a - b).square().flatten(1).sum(1) + c).sqrt() - c**0.5
 
 
 def huber_by_pixel(a, b, c):
+    """The norm over the first axis of a sample alone; the rest is summed."""
     d = ((a - b).square().sum(1) + c**2).sqrt() - c
     return d if d.ndim == 1 else d.flatten(1).sum(1)
 
 
 def huber_of_the_norm(a, b, c):
+    """The norm first: its root has an infinite slope at zero."""
     norm = (a - b).square().flatten(1).sum(1).sqrt()
     return (norm**2 + c**2).sqrt() - c
 
 
 def huber_of_one_side(a, b, c):
+    """b is detached."""
     return pseudo_huber(a, b.detach(), c)
 
 
