@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import os
 import sys
 from collections.abc import Callable, Sequence
 from json import dumps
@@ -106,11 +107,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code: 0, 2 for wrong input, 1 for a run that diverged, 130 after Ctrl-C."""
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        if argv[:1] == ["train"]:
-            trains = {name: train_command(name, recipe) for name, recipe in RECIPES.items()}
-            return parse(trains, argv[1:], "minicm train", "RECIPE", "Train a recipe in its own run folder.")
-        about = "Consistency models, checked against exact answers."
-        return parse(COMMANDS, argv, "minicm", "COMMAND", about)
+        code = dispatch(argv)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # who reads, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except SystemExit as stop:  # tyro has printed help (0) or what is wrong (2)
         return int(stop.code or 0)
     except (ValueError, OSError) as error:
@@ -121,6 +123,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def dispatch(argv: list[str]) -> int:
+    """Call the command, or the recipe to train, that the arguments name."""
+    if argv[:1] == ["train"]:
+        trains = {name: train_command(name, recipe) for name, recipe in RECIPES.items()}
+        return parse(trains, argv[1:], "minicm train", "RECIPE", "Train a recipe in its own run folder.")
+    about = "Consistency models, checked against exact answers."
+    return parse(COMMANDS, argv, "minicm", "COMMAND", about)
 
 
 def parse(commands: dict[str, Callable[..., int]], argv: list[str], prog: str, kind: str, about: str) -> int:
@@ -157,7 +168,7 @@ def train_command(name: str, recipe: Callable[..., Recipe]) -> Callable[..., int
                 print(
                     f"{done.folder}: {done.k} steps in {done.seconds:.0f} s; see: minicm evaluate {done.folder}"
                 )
-        return 0 if done.k == options["config"].steps or where.budget else 130
+        return 130 if done.interrupted else 0
 
     own = inspect.signature(recipe)
     where = inspect.Parameter(

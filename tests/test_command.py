@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy
 import pytest
@@ -208,3 +211,12 @@ def test_the_config_file_is_json(tmp_path):
     command("train mixture-ct", *BRIEF, "--runs", tmp_path)
     config = json.loads((tmp_path / "mixture-ct-001" / "config.json").read_text())
     assert config["options"]["data"] == "ring" and config["config"]["steps"] == 6
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    """As in `minicm recipes | head -1`: the pipe is closed before anything is written."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-m", "minicm", "recipes"], stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert done.returncode == 0 and done.stderr == b""

@@ -15,9 +15,12 @@ import pytest
 import torch
 
 from minicm.checkpoint import CheckpointError, load_checkpoint
+from minicm.denoiser import Denoiser
+from minicm.objectives.cd import CD
 from minicm.recipes import run as run_module
 from minicm.recipes.run import RunOptions, is_teacher, new_folder, run
 from minicm.recipes.stopping import seconds_of
+from minicm.times import karras_grid
 from minicm.train import Diverged, Step
 
 KILLED = """
@@ -92,7 +95,7 @@ def test_ctrl_c_stops_after_the_step_and_says_how_to_go_on(tmp_path, tiny_recipe
     before = signal.getsignal(signal.SIGINT)
     recipe = tiny_recipe()
     done = run("tiny", recipe._replace(data=Interrupting(recipe.data, 5)), {}, quiet(tmp_path / "r"))
-    assert done.k == 5 == load_checkpoint(done.folder)["k"]
+    assert done.k == 5 == load_checkpoint(done.folder)["k"] and done.interrupted
     assert f"stopped after step 5 of 12; to go on, give the same command and --resume {done.folder}" in (
         capsys.readouterr().err
     )
@@ -175,6 +178,21 @@ def test_a_checkpoint_of_another_run_is_refused_and_kept(tmp_path, tiny_recipe, 
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
+def test_another_teacher_is_refused(tmp_path, tiny_recipe):
+    """A distillation goes on with the weights that it was begun with, whatever lies at their path."""
+
+    def distil(seed):
+        recipe = tiny_recipe()
+        teacher = Denoiser(tiny_recipe(seed).model.net)
+        return recipe._replace(objective=CD(teacher, grid=karras_grid(4)))
+
+    stopped = distil(1)._replace(data=Interrupting(distil(1).data, 5))
+    done = run("tiny", stopped, {}, quiet(tmp_path / "r"))
+    with pytest.raises(CheckpointError, match=r"its teacher is [0-9a-f]{16}, this run's [0-9a-f]{16}"):
+        run("tiny", distil(2), {}, RunOptions(resume=done.folder, quiet=True))
+    assert run("tiny", distil(1), {}, RunOptions(resume=done.folder, quiet=True)).k == 12
+
+
 def test_a_finished_run_has_nothing_left(tmp_path, tiny_recipe):
     run("tiny", tiny_recipe(), {}, quiet(tmp_path))
     with pytest.raises(CheckpointError, match="has done all its 12 steps"):
@@ -245,6 +263,7 @@ def test_a_budget_stops_after_the_step_and_the_rest_follows(tmp_path, tiny_recip
         1 <= done.k < 12 and load_checkpoint(done.folder)["k"] == done.k
     )  # 12 steps of .1 s do not fit into .3 s
     assert f"--resume {done.folder}" in capsys.readouterr().err
+    assert not done.interrupted  # its time was up: the command exits with 0
     run("tiny", tiny_recipe(), {}, RunOptions(resume=done.folder, budget="1h", quiet=True))
     whole = run("tiny", tiny_recipe(), {}, quiet(tmp_path / "whole"))
     equal(load_checkpoint(done.folder), load_checkpoint(whole.folder))

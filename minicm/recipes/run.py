@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from minicm.checkpoint import CheckpointError, describe, load_checkpoint, save_checkpoint
+from minicm.checkpoint import CheckpointError, describe, fingerprint, load_checkpoint, save_checkpoint
 from minicm.denoiser import Denoiser
 from minicm.objectives.base import Objective
 from minicm.parallel import any_process, rank, world
@@ -59,12 +59,13 @@ class RunOptions:
 
 
 class Finished(NamedTuple):
-    """What a run leaves: its folder, the evaluation average, how many updates it has seen and its own seconds."""
+    """What a run leaves: its folder, the evaluation average, its updates, its own seconds, whether Ctrl-C ended it."""
 
     folder: Path
     ema: Denoiser
     k: int
     seconds: float
+    interrupted: bool
 
 
 def run(name: str, recipe: Recipe, options: dict[str, Any], where: RunOptions = RunOptions()) -> Finished:
@@ -81,6 +82,7 @@ def run(name: str, recipe: Recipe, options: dict[str, Any], where: RunOptions = 
     if world() > 1 and where.folder is None and where.resume is None:
         raise ValueError("several processes share one run: name its folder by --folder or --resume")
     header = {"recipe": name, "options": plain(options), "model": describe(recipe.model)}
+    header["teacher"] = fingerprint(getattr(recipe.objective, "teacher", None))
     state = None if where.resume is None else _state_of(where.resume, header)
     steps = train(*recipe, resume=state)  # a wrong device or state is refused before any folder is touched
     folder = _folder(name, where, state)
@@ -100,7 +102,8 @@ def run(name: str, recipe: Recipe, options: dict[str, Any], where: RunOptions = 
             f"stopped after step {step.k} of {recipe.config.steps}; to go on, give the same command and --resume {folder}",
             file=sys.stderr,
         )
-    return Finished(folder, step.ema, step.k, time.perf_counter() - started)
+    interrupted = step.k < recipe.config.steps and (stop.wished or where.budget is None)
+    return Finished(folder, step.ema, step.k, time.perf_counter() - started, interrupted)
 
 
 def is_teacher(state: dict[str, Any]) -> bool:
