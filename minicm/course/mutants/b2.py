@@ -183,7 +183,7 @@ def intervals_of_95_percent(ct_loss, seed):
 
 
 def counter():
-    """A test that rejects whatever comes after the calls of its gate."""
+    """A test that rejects whatever comes after the calls of its first gate, counted from the start of the process."""
     calls = []
 
     def check_ct_loss(ct_loss, seed):
