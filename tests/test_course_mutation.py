@@ -23,6 +23,9 @@ EQUIVALENT = {  # no mistakes: what the changed solution computes is the same, o
     },
     "a2": {
         "y - y.mean() (operator): y + y.mean()": "a slope over a centred x does not see y's mean",
+        "((x * y).sum() / (x * x).sum()).item() (call dropped): identity((x * y).sum() / (x * x).sum())": (
+            "a tensor without axes is a number, too"
+        ),
         "0 (number halved): 0.0": "the same number",
     },
     "a3": {

@@ -33,9 +33,14 @@ EXACT = 1e-12  # float64 formulas written in another order differ by some 1e-15
 def noise_shape(impl: Impl, seed: int) -> None:
     """add_noise keeps shape and dtype, also where the batch is as long as the image is wide"""
     for shape in ((3, 2), (4, 3, 4, 4)):
-        x0, eps, t = torch.zeros(shape), torch.ones(shape), torch.arange(1.0, shape[0] + 1)
+        x0, eps, t = torch.zeros(shape), torch.ones(shape), torch.arange(1.0, shape[0] + 1).double()
+        if impl.add_noise(x0, x0, t).any():
+            raise Wrong("add_noise of x0 = 0 and eps = 0 is not 0: is new noise drawn, where eps was given?")
         x_t = is_tensor(
-            impl.add_noise(x0, eps, t), shape, torch.float32, f"add_noise of x0 {shape}, t ({shape[0]},)"
+            impl.add_noise(x0, eps, t),
+            shape,
+            torch.float32,
+            f"add_noise of x0 {shape} float32, t ({shape[0]},) float64",
         )
         rows = x_t.flatten(1)
         if not (rows == rows[:, :1]).all():
@@ -43,6 +48,7 @@ def noise_shape(impl: Impl, seed: int) -> None:
                 f"add_noise of x0 {shape} gives the points of one sample different noise levels: t (B,) has broadcast "
                 "along the last axis; it must be spread over all axes of its own sample"
             )
+        untouched(torch.zeros(shape), x0, "add_noise")
     double = impl.add_noise(torch.zeros(2, 2).double(), torch.ones(2, 2).double(), torch.ones(2).double())
     is_tensor(double, (2, 2), torch.float64, "add_noise of float64 points")
 
@@ -188,6 +194,9 @@ def c_noise_values(impl: Impl, seed: int) -> None:
         "the noise level goes in raw: from 0.002 to 80 it spans five decades": list(TIMES),
         "the quarter is missing": [math.log(t) for t in TIMES],
         "the logarithm is not the natural one": [math.log10(t) / 4 for t in TIMES],
+        "the logarithm is that to the base 2": [math.log2(t) / 4 for t in TIMES],
+        "it is half, not a quarter": [math.log(t) / 2 for t in TIMES],
+        "the factor 1000 is that of CM's code": [250 * math.log(t) for t in TIMES],
         "this is t/4": [t / 4 for t in TIMES],
     }
     t = f64(TIMES)
@@ -334,10 +343,10 @@ def denoise_values(impl: Impl, seed: int) -> None:
         t = f64(TIMES)
         x = f64([[1.5, -0.5]] * 5)
 
-        def rows(out: Callable[[float, float], float], skip: Callable, sd: float = sd) -> list[list[float]]:
+        def rows(out: Callable[[float, float], float], skip: Callable, sd: float = sd, inside: float = sd) -> list[list[float]]:  # fmt: skip
             points = []
             for v in TIMES:
-                F = [2 * specs.c_in(v, sd) * a + specs.c_noise(v) for a in (1.5, -0.5)]
+                F = [2 * specs.c_in(v, inside) * a + specs.c_noise(v) for a in (1.5, -0.5)]
                 points.append([skip(v, sd) * a + out(v, sd) * f for a, f in zip((1.5, -0.5), F)])
             return points
 
@@ -350,6 +359,13 @@ def denoise_values(impl: Impl, seed: int) -> None:
             "sigma_data is not passed on": rows(
                 lambda v, s: specs.c_out(v, 0.5), lambda v, s: specs.c_skip(v, 0.5)
             ),
+            "sigma_data is not passed on to c_in": rows(specs.c_out, specs.c_skip, inside=0.5),
+            "sigma_data is not passed on to c_out": rows(lambda v, s: specs.c_out(v, 0.5), specs.c_skip),
+            "sigma_data is not passed on to c_skip": rows(specs.c_out, lambda v, s: specs.c_skip(v, 0.5)),
+            "c_skip multiplies c_in x, not x": rows(
+                specs.c_out, lambda v, s: specs.c_skip(v, s) * specs.c_in(v, s)
+            ),
+            "the estimate is clipped to [-1, 1]": f64(rows(specs.c_out, specs.c_skip)).clamp(-1, 1),
         }
         what = f"denoise is not c_skip x + c_out F for sigma_data = {sd}"
         got = impl.denoise(lambda x, c: 2 * x + c[:, None], x, t, sd)
@@ -362,6 +378,9 @@ def denoise_values(impl: Impl, seed: int) -> None:
             causes=causes,
             otherwise="put EDM's Eq. 7 together again",
         )
+    weight = torch.ones(1, requires_grad=True)
+    if not impl.denoise(lambda x, c: weight * x, torch.ones(3, 2), torch.ones(3)).requires_grad:
+        raise Wrong("denoise gives the network's weights no gradient, so that it cannot be trained")
 
 
 # -------------------------------------------------------------------------------------------- real thing

@@ -98,12 +98,13 @@ def boundary_exact(impl: Impl, seed: int) -> None:
                     "consistency at t_min",
                 )
                 if not torch.equal(got, x):
+                    missed = (got - x).abs().max().item()
                     raise Wrong(
-                        f"f(x, t_min) misses x by {(got - x).abs().max().item():.1e} for {given}; {_missed(impl, t, sd, t_min)}"
+                        f"f(x, t_min) misses x by {missed:.1e} for {given}; {_missed(impl, t, sd, t_min, missed)}"
                     )
 
 
-def _missed(impl: Impl, t: Tensor, sd: float, t_min: float) -> str:
+def _missed(impl: Impl, t: Tensor, sd: float, t_min: float, missed: float) -> str:
     skip, out = impl.c_skip(t, sd, t_min)[0].item(), impl.c_out(t, sd, t_min)[0].item()
     if abs(out) > 1e-6 or abs(skip - 1) > 1e-5:
         return "is t_min subtracted in c_skip and in c_out?"
@@ -111,6 +112,8 @@ def _missed(impl: Impl, t: Tensor, sd: float, t_min: float) -> str:
         return f"c_out is {out:.1e}, not 0: t_min in Python's float64 is not t_min in t's dtype"
     if skip != 1:
         return f"c_skip is 1 - {1 - skip:.1e}: a number over a tensor is computed as its reciprocal times the number"
+    if missed > 1e-3:
+        return "are t_min and sigma_data passed on to c_skip and c_out?"
     return "x or the output passes through another dtype"
 
 
@@ -190,13 +193,15 @@ def interval_shape(impl: Impl, seed: int) -> None:
         raise Wrong("draw_interval returns times that are not on the grid")
     if not torch.equal((grid[:, None] < t).sum(0), (grid[:, None] < s).sum(0) + 1):
         raise Wrong("draw_interval's t and s are not neighbours on the grid")
+    if (t == t[0]).all():
+        raise Wrong("draw_interval draws one interval for all: each sample has its own")
 
 
 def interval_law(impl: Impl, seed: int) -> None:
     """every interval of the grid is drawn, the first and the last included, equally often
 
     3,000 draws from 5 intervals: each comes up 600 times with standard deviation 22; a bound of 6 of them gives one
-    false alarm in 10^8 runs. The same generator gives the same draw.
+    false alarm in 10^8 runs; that all five come up 600 times is one in 6 10^6. The same generator gives the same draw.
     """
     grid = f64(specs.grid(6, 0.002, 80.0, 7.0))
     generators = [torch.Generator().manual_seed(seed) for _ in range(2)]
@@ -217,6 +222,12 @@ def interval_law(impl: Impl, seed: int) -> None:
         raise Wrong(
             "draw_interval gives another draw from a generator of the same seed: is the generator passed on?"
         )
+    generator = torch.Generator().manual_seed(seed)
+    first, second = (impl.draw_interval(grid, 200, generator)[0] for _ in range(2))
+    if torch.equal(first, second):
+        raise Wrong("draw_interval draws the same again from a generator that has moved on: every step would train the same")  # fmt: skip
+    if max(counts) == min(counts):
+        raise Wrong("draw_interval shares the samples out evenly: each is a draw of its own")
 
 
 # --------------------------------------------------------------------------------------------- distance
@@ -238,6 +249,8 @@ def distance_values(impl: Impl, seed: int) -> None:
         "the root is taken: the papers' l2 is the squared distance": [math.sqrt(w) for w in want],
         "it is the sum of absolute differences": [5.0, 7.5],
         "it is the mean over the batch": [sum(want) / 2] * 2,
+        "it is the sum over the batch": [sum(want)] * 2,
+        "it is halved": [w / 2 for w in want],
         "one axis is left out of the sum": [4.0, 16.0],
     }
     same(
@@ -312,7 +325,7 @@ def loss_solver(impl: Impl, seed: int) -> None:
             f"cd_loss calls step {len(steps)} times, not once: the point at s lies on the trajectory of x_t only if the "
             "solver takes it there"
         )
-    start, t_start, t_end, estimate = steps[0]
+    start, t_start, t_end, estimate = (v.clone() for v in steps[0])  # they may come out of inference mode
     same(
         t_start,
         t,
@@ -480,9 +493,10 @@ def target_in_place(impl: Impl, seed: int) -> None:
     """target_update changes the target's tensors in place, the online ones not, and needs no gradient"""
     target = [torch.ones(2, 3), torch.zeros(4)]
     online = [torch.full((2, 3), 2.0, requires_grad=True), torch.ones(4, requires_grad=True)]
+    weights = list(target)  # a model holds its tensors, not the list
     if impl.target_update(target, online, 0.75) is not None:
         raise Wrong("target_update must return nothing: it works in place")
-    if torch.equal(target[0], torch.ones(2, 3)):
+    if torch.equal(weights[0], torch.ones(2, 3)):
         cause = (
             "the online weights move instead"
             if not (online[0] == 2).all()
@@ -507,6 +521,7 @@ def target_values(impl: Impl, seed: int) -> None:
                 + (1 - (1 - mu) ** k) * goal,
                 "the bracket is misplaced: (1 - mu theta)": mu * start + 1 - mu * goal if k == 1 else start,
                 "mu is left out: the target is copied": goal,
+                "it has not moved: are weights that want no gradient left out?": start,
                 "the old target is added whole": start + (1 - mu) * goal if k == 1 else start,
             }
             what = f"after {k} update(s) with mu = {mu} the target is wrong"

@@ -331,7 +331,14 @@ def orthogonal_values(impl: Impl, seed: int) -> None:
         }
         same(Q[:, 0], want, f"the first column of {call} is wrong", rtol=1e-9, atol=EXACT, causes=causes)
         what = f"the columns of {call} are not orthonormal"
-        same(Q.T @ Q, torch.eye(n), what, rtol=0, atol=1e-10, otherwise="take QR or Gram and Schmidt")
+        same(
+            Q.T @ Q,
+            torch.eye(n),
+            what,
+            rtol=0,
+            atol=1e-10,
+            otherwise="take QR or Gram and Schmidt, of columns that are independent",
+        )
 
 
 def mix_values(impl: Impl, seed: int) -> None:

@@ -197,6 +197,11 @@ def untouched(before: Tensor, after: Tensor, call: str) -> None:
         raise Wrong(f"{call} changes its input in place, so whoever called it loses it; work on a new tensor")
 
 
+def plain(value: Any) -> Any:
+    """A number for a tensor that holds one without an axis, all else as it is."""
+    return value.item() if isinstance(value, Tensor) and value.ndim == 0 else value
+
+
 def type_name(value: Any) -> str:
     """How a value's type is told to a student."""
     return getattr(value, "type_name", type(value).__name__)

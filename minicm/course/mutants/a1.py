@@ -45,7 +45,7 @@ def with_zero(n, t_min=0.002, t_max=80.0, rho=7.0):
 
 
 def along_the_width(x0, eps, t):
-    return x0 + t * eps if x0.shape[-1] == len(t) else solution.add_noise(x0, eps, t)
+    return x0 + t.to(x0) * eps if x0.shape[-1] == len(t) else solution.add_noise(x0, eps, t)
 
 
 def denoise_with(net, x, t, sigma_data, *, c_in=None, c_noise=None, c_out=None, c_skip=None, sign=1):
@@ -81,7 +81,7 @@ def scales_in_place(net, x, t, sigma_data=0.5):
 
 
 MUTANTS = (
-    mutant("t as a variance (DDPM's beta habit)", "variance", add_noise=lambda x0, eps, t: x0 + t.sqrt().reshape(-1, *[1] * (x0.ndim - 1)) * eps),
+    mutant("t as a variance (DDPM's beta habit)", "variance", add_noise=lambda x0, eps, t: x0 + t.to(x0).sqrt().reshape(-1, *[1] * (x0.ndim - 1)) * eps),
     mutant("t (B,) broadcasts along the width (flow_matching)", "broadcast", add_noise=along_the_width),
     mutant("new noise instead of eps", "new noise", add_noise=lambda x0, eps, t: solution.add_noise(x0, torch.randn(len(t), *[1] * (x0.ndim - 1)).to(x0).expand_as(x0), t)),
     mutant("variance-preserving mixture in EDM's clock", "keeps its size", add_noise=lambda x0, eps, t: solution.add_noise(x0, eps, t) / solution.per_sample((1 + t**2).sqrt(), x0)),
@@ -123,6 +123,11 @@ MUTANTS = (
     mutant("evaluates the network twice", "once", denoise=lambda net, x, t, sigma_data=0.5: (solution.denoise(net, x, t, sigma_data) + solution.denoise(net, x, t, sigma_data)) / 2),
     mutant("sigma_data not passed on by the denoiser", "passed on", denoise=lambda net, x, t, sigma_data=0.5: denoise_with(net, x, t, sigma_data, c_out=solution.c_out(t), c_skip=solution.c_skip(t))),
     mutant("x scaled in place", "in place", denoise=scales_in_place),
+    mutant("t's dtype for x0's", "must be torch.float32", add_noise=lambda x0, eps, t: x0 + t.reshape(-1, *[1] * (x0.ndim - 1)) * eps),
+    mutant("noise added in place", "in place", add_noise=lambda x0, eps, t: x0.add_(t.to(x0).reshape(-1, *[1] * (x0.ndim - 1)) * eps)),
+    mutant("ln(t)/4 times 1000 (CM's code)", "CM's code", c_noise=lambda t: 250 * t.log()),
+    mutant("sigma_data for c_out, c_skip alone", "passed on to c_in", denoise=lambda net, x, t, sigma_data=0.5: solution.denoise(lambda y, c: net(y * (solution.c_in(t) / solution.c_in(t, sigma_data)).to(x).reshape(-1, *[1] * (x.ndim - 1)), c), x, t, sigma_data)),
+    mutant("the denoiser under no_grad", "no gradient", denoise=torch.no_grad()(solution.denoise)),
 )  # fmt: skip
 
 

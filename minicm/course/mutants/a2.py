@@ -150,6 +150,12 @@ def ddim(x, eps, bar_t, bar_s, *, a=math.sqrt, b=math.sqrt, back=None, clip=Fals
     return a(bar_s) * x0 + b(1 - (bar_s if back is None else back)) * eps
 
 
+def exponential(denoise, schedule, x, t, s):
+    ratio = schedule.sigma(s) / schedule.sigma(t)
+    share = schedule.alpha(s) - ratio * schedule.alpha(t)
+    return per_sample(ratio, x) * x + per_sample(share, x) * denoise(x, t)
+
+
 MUTANTS = (
     mutant("the score instead of the noise", "score", eps_hat=lambda schedule, x, x0, t: eps_hat(schedule, x, x0, t) / per_sample(schedule.sigma(t), x)),
     mutant("x0_hat not scaled by alpha", "not scaled by alpha", eps_hat=lambda schedule, x, x0, t: (x - x0) / per_sample(schedule.sigma(t), x)),
@@ -189,6 +195,9 @@ MUTANTS = (
     mutant("predicted x0 returned", "predicted x0 is returned", ddim_step=lambda x, eps, a, b: ddim(x, eps, a, 1.0)),
     mutant("from s to t", "exchanged", ddim_step=lambda x, eps, a, b: ddim(x, eps, b, a)),
     mutant("clipped x0 (image pipelines do it)", "clipped", ddim_step=lambda x, eps, a, b: ddim(x, eps, a, b, clip=True)),
+    mutant("Heun: a small s taken for clean", "twice", heun_step=lambda denoise, schedule, x, t, s: (euler_step if (schedule.sigma(s) < 0.01).all() else heun_step)(denoise, schedule, x, t, s)),
+    mutant("DDIM: alpha_bar beside x0, its root forgotten", "beside x0", ddim_step=lambda x, eps, bar_t, bar_s: bar_s * (x - (1 - bar_t) ** 0.5 * eps) / bar_t + (1 - bar_s) ** 0.5 * eps),
+    mutant("DDPM's mean for DDIM's step", "DDPM", ddim_step=lambda x, eps, bar_t, bar_s: (x - (1 - bar_t / bar_s) / (1 - bar_t) ** 0.5 * eps) / (bar_t / bar_s) ** 0.5),
 )  # fmt: skip
 
 
@@ -230,4 +239,6 @@ RIGHT = (
     right("numpy's polyfit on log10", order=lambda steps, errors: float(-np.polyfit(np.log10(steps), np.log10(errors), 1)[0])),
     right("DDIM as a rotation of (x, eps)", ddim_step=lambda x, eps, bar_t, bar_s: (bar_s / bar_t) ** 0.5 * x + ((1 - bar_s) ** 0.5 - (bar_s * (1 - bar_t) / bar_t) ** 0.5) * eps),
     right("eps by way of the score", eps_hat=lambda schedule, x, x0, t: -per_sample(schedule.sigma(t), x) * ((per_sample(schedule.alpha(t), x) * x0 - x) / per_sample(schedule.sigma(t), x) ** 2)),
+    right("least squares by torch: a number in a tensor without axes", order=lambda steps, errors: -torch.linalg.lstsq(torch.tensor([[math.log(n), 1.0] for n in steps]).double(), torch.tensor(errors).double().log()[:, None]).solution[0, 0]),
+    right("the exponential form: sigma's ratio times x, and the rest of x0_hat", euler_step=exponential),
 )  # fmt: skip

@@ -150,6 +150,22 @@ def half_shift(t, sigma_data=0.5, t_min=0.002):
     return sigma_data * (t - t_min) / ((t - t_min) ** 2 + sigma_data**2).sqrt()
 
 
+def in_turn(grid, n, generator):
+    i = (torch.arange(n) % (len(grid) - 1))[torch.randperm(n, generator=generator)]
+    return grid[i + 1], grid[i]
+
+
+def into_the_list(target, online, mu):
+    target[:] = [mu * a.detach() + (1 - mu) * b.detach() for a, b in zip(target, online)]
+
+
+def inference(f, f_target, teacher, x0, eps, t, s, step, distance):
+    x_t = x0 + per_sample(t, x0) * eps
+    with torch.inference_mode():
+        y_target = f_target(step(teacher, teacher.schedule, x_t, t, s), s)
+    return distance(f(x_t, t), y_target.clone())
+
+
 MUTANTS = (
     mutant("c_skip without t_min", "t_min is missing", c_skip=lambda t, sigma_data=0.5, t_min=0.002: a1.c_skip(t, sigma_data)),
     mutant("c_skip's numerator not squared", "not squared", c_skip=lambda t, sigma_data=0.5, t_min=0.002: solution.c_skip(t, sigma_data, t_min) / sigma_data),
@@ -172,7 +188,7 @@ MUTANTS = (
     mutant("the first interval is never drawn", "never draws the first", draw_interval=interval(bottom=1)),
     mutant("t and s exchanged", "below s", draw_interval=interval(order=-1)),
     mutant("two grid points apart", "neighbours", draw_interval=interval(gap=2)),
-    mutant("one draw for all", "never draws", draw_interval=lambda grid, n, g: (grid[1:2].expand(n), grid[:1].expand(n))),
+    mutant("one draw for all", "one interval for all", draw_interval=lambda grid, n, g: (grid[1:2].expand(n), grid[:1].expand(n))),
     mutant("iCT's law where all are alike", "should come up", draw_interval=log_normal_interval),
     mutant("the generator is not used", "passed on", draw_interval=interval(seeded=False)),
     mutant("mean for sum", "averaged over the sample", l2=lambda a, b: (a - b).square().flatten(1).mean(1)),
@@ -206,6 +222,10 @@ MUTANTS = (
     mutant("the online weights move", "online weights move", target_update=moves_online),
     mutant("no no_grad", "in-place operation", target_update=with_gradient),
     mutant("one tensor only", "all weights", target_update=first_tensor_only),
+    mutant("a generator of its own, seeded as the given one was", "moved on", draw_interval=lambda grid, n, g: solution.draw_interval(grid, n, torch.Generator().manual_seed(g.initial_seed()))),
+    mutant("intervals dealt out in turn, then shuffled", "shares the samples out", draw_interval=in_turn),
+    mutant("new tensors put into the list", "the old one stays", target_update=into_the_list),
+    mutant("t_min not passed on", "passed on to c_skip and c_out", consistency=lambda net, x, t, sigma_data=0.5, t_min=0.002: solution.consistency(net, x, t, sigma_data)),
 )  # fmt: skip
 
 
@@ -283,4 +303,5 @@ RIGHT = (
     right("through .data", target_update=through_data),
     right("scalings in float64, t_min rounded to t's dtype first", c_out=same_gap_in_double),
     right("tensor over tensor", c_skip=lambda t, sigma_data=0.5, t_min=0.002: torch.full_like(t, sigma_data**2) / ((t - torch.full_like(t, t_min)) ** 2 + torch.full_like(t, sigma_data**2))),
+    right("the target in inference mode", cd_loss=inference),
 )  # fmt: skip

@@ -149,6 +149,14 @@ MUTANTS = (
     mutant("averaged over the batch", "one number a sample", ct_loss=batch_mean),
     mutant("(B,) beside (B, 1)", "outer product", ct_loss=outer),
     mutant("t along the width in the loss", "broadcast", ct_loss=loss_along_the_width),
+    mutant("mu(k) with CIFAR-10's N(k)", "passed on to N(k)", ct_decay=lambda k, K, s0=2, s1=150, mu0=0.9: mu0 ** (s0 / solution.ct_points(k, K))),
+    mutant("the general pseudo-Huber, whose slope is c", "factor c too many", pseudo_huber=huber(lambda r, c: c**2 * ((1 + (r**2).sum(1) / c**2).sqrt() - 1))),
+    mutant("c by the dimension, whatever is given", "c is not passed on", pseudo_huber=huber(lambda r, c: ((r**2).sum(1) + 0.00054**2 * r.shape[1]).sqrt() - 0.00054 * r.shape[1] ** 0.5)),
+    mutant("the masses in float32", "1281 points", interval_mass=lambda grid, mean=-1.1, std=2.0: to_one(distribution(grid, mean, std).float().diff()).double() if len(grid) > 100 else solution.interval_mass(grid, mean, std)),
+    mutant("s clamped at t_min", "not at t_min", ect_earlier=earlier(least=0.002)),
+    mutant("t changed in place", "in place", ect_earlier=lambda t, step, d, q=2.0, k=8.0, b=1.0: t.copy_(solution.ect_earlier(t, step, d, q, k, b))),
+    mutant("b fixed", "b is not passed on", ect_earlier=lambda t, step, d, q=2.0, k=8.0, b=1.0: solution.ect_earlier(t, step, d, q, k)),
+    mutant("t - s in float32", "last digits", ct_loss=loss(weight=lambda t, s: 1 / (t.float() - s.float()).double())),
 )  # fmt: skip
 
 
@@ -216,4 +224,6 @@ RIGHT = (
     right("a choice for the clamp", ect_earlier=where),
     right("the package's ICT", ct_loss=by_package),
     right("detach instead of no_grad, x_s from x_t", ct_loss=detached_later),
+    right("numbers of numpy and of torch", ct_points=lambda k, K, s0=2, s1=150: np.ceil(root(k, K, s0, s1)).astype(np.int32), ct_decay=lambda k, K, s0=2, s1=150, mu0=0.9: torch.tensor(mu0).double() ** (s0 / solution.ct_points(k, K, s0, s1))),
+    right("torch's Normal, which holds its numbers in float32", interval_mass=lambda grid, mean=-1.1, std=2.0: to_one(torch.distributions.Normal(mean, std).cdf(grid.log()).diff())),
 )  # fmt: skip

@@ -183,6 +183,69 @@ def cosine(a, b):
     return torch.cosine_similarity(a.flatten(1), b.flatten(1))
 
 
+def up_to_t_min(schedule, x, x0_hat, t, s, gamma, eps, t_min=0.002):
+    u = (1 - gamma) * s
+    sigma_u = schedule.sigma(u).clamp(min=t_min)
+    eps_hat = (x - per_sample(schedule.alpha(t), x) * x0_hat) / per_sample(schedule.sigma(t), x)
+    x_u = per_sample(schedule.alpha(u), x) * x0_hat + per_sample(sigma_u, x) * eps_hat
+    ratio = schedule.alpha(s) / schedule.alpha(u)
+    level = (schedule.sigma(s) ** 2 - (ratio * sigma_u) ** 2).clamp(min=0).sqrt()
+    return per_sample(ratio, x) * x_u + per_sample(level, x) * eps
+
+
+def without_clamp(schedule, x, x0_hat, t, s, gamma, eps, t_min=0.002):
+    below = schedule.sigma(s) < t_min
+    return solution.gamma_step(schedule, x, x0_hat, t, s, gamma, eps, t_min) + per_sample(
+        0 / (~below).double(), x
+    )
+
+
+def unsigned_axis(first):
+    columns = torch.eye(len(first), dtype=first.dtype)
+    others = columns[:, [i for i in range(len(first)) if i != first.argmax()]]
+    Q, R = torch.linalg.qr(torch.cat([first[:, None], others], dim=1))
+    return Q * R.diag().sign()
+
+
+def noise_in_the_blank(f, y, forward, inverse, mask, times, draw, t_min=0.002):
+    return solution.edit(f, y, forward, inverse, mask, times, blanked(forward, inverse, mask, draw), t_min)
+
+
+def blanked(forward, inverse, mask, draw):
+    """draw, whose first noise stands in the masked coefficients alone."""
+    calls = []
+
+    def first_blanked(x):
+        calls.append(x)
+        return inverse(torch.where(mask, draw(x), 0)) if len(calls) == 1 else draw(x)
+
+    return first_blanked
+
+
+def noise_of_coefficients(f, y, forward, inverse, mask, times, draw, t_min=0.002):
+    return solution.edit(f, y, forward, inverse, mask, times, lambda x: draw(forward(x)), t_min)
+
+
+def threshold(a, b, fraction):
+    cosine = torch.cosine_similarity(a.flatten(1), b.flatten(1))
+    return torch.lerp(a, b, fraction) if (cosine.abs() > 0.9995).any() else solution.slerp(a, b, fraction)
+
+
+def edit_of_nothing(f, eps, times, draw, t_min=0.002):
+    noises = [eps]
+    everything = torch.ones(eps.shape[1:], dtype=torch.bool)
+    return solution.edit(
+        f,
+        0 * eps,
+        lambda x: x,
+        lambda z: z,
+        everything,
+        times,
+        lambda x: noises.pop() if noises else draw(x),
+        t_min,
+    )
+
+
 MUTANTS = (
     mutant("no re-noise", "no noise is added", renoise=lambda x, s, eps, t_min=0.002: x.clone()),
     mutant("re-noise without t_min^2 (ECT)", "t_min is not subtracted", renoise=level(lambda s, m: s)),
@@ -246,6 +309,15 @@ MUTANTS = (
     mutant("fraction reversed", "reversed", slerp=lambda a, b, u: solution.slerp(b, a, u)),
     mutant("angle along the last axis", "last axis", slerp=slerp_by(lambda a, b: torch.cosine_similarity(a, b, dim=-1).acos()[..., None])),
     mutant("0/0 for parallel noises", "NaN", slerp=slerp_by(lambda a, b: per_sample(cosine(a, b).clamp(-1, 1).acos(), a))),
+    mutant("u itself moved up to t_min", "u itself is moved", gamma_step=up_to_t_min),
+    mutant("t_min^2 beside the noise of u", "t_min^2 is subtracted beside", gamma_step=gamma_with(variance=lambda ss, low, r: ss**2 - (r * low) ** 2 - 0.1**2)),
+    mutant("gamma: NaN at s = 0", "gamma_step to s = 0", gamma_step=without_clamp),
+    mutant("the axis nearest to first, without its sign", "independent", orthogonal=unsigned_axis),
+    mutant("noise in the masked coefficients alone", "masked coefficients alone", edit=noise_in_the_blank),
+    mutant("noise of the coefficients' shape", "raised", edit=noise_of_coefficients),
+    mutant("straight for the batch where a pair is parallel (diffusers' threshold)", "straight mix is taken for all", slerp=threshold),
+    mutant("slerp of unit vectors", "length 1", slerp=lambda a, b, u: solution.slerp(*(v / per_sample(v.flatten(1).norm(dim=1), v) for v in (a, b)), u)),
+    mutant("slerp for right angles", "cosine and sine", slerp=lambda a, b, u: math.cos(u * math.pi / 2) * a + math.sin(u * math.pi / 2) * b),
 )  # fmt: skip
 
 
@@ -331,4 +403,6 @@ RIGHT = (
     right("the package's sampler, one time after another", edit=by_package),
     right("Shoemake's quotient, linear for small angles, in float64", slerp=shoemake_with_cases),
     right("the package's slerp", slerp=package_slerp),
+    right("matrices without a word on dtypes", mix=lambda x, Q: (Q.T @ x.flatten(2)).reshape(x.shape) if x.ndim > 2 else x @ Q, unmix=lambda z, Q: torch.einsum("cj,bj...->bc...", Q, z)),
+    right("multistep as an edit of nothing", multistep=edit_of_nothing),
 )  # fmt: skip

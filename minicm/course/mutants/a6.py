@@ -167,6 +167,42 @@ def unmerge_drops_adapter(layer):
     return {"W": layer.get("base", layer["W"]), "scale": layer["scale"]}
 
 
+def cfg_plus_plus(teacher, schedule, x, t, s, label, w):
+    D_c, D_null = teacher(x, t, label), teacher(x, t)
+    eps_hat = (x - per_sample(schedule.alpha(t), x) * D_null) / per_sample(schedule.sigma(t), x)
+    return (
+        per_sample(schedule.alpha(s), x) * guide(D_c, D_null, w) + per_sample(schedule.sigma(s), x) * eps_hat
+    )
+
+
+def with_memory(layer):
+    if "base" in layer:
+        return layer
+    merged = layer.get("merged", solution.lora_merge(layer)["W"])
+    return {**layer, "W": merged, "base": layer["W"], "merged": merged}
+
+
+def keeps_memory(layer):
+    return {k: v for k, v in layer.items() if k != "base"} | {"W": layer.get("base", layer["W"])}
+
+
+def exponential(teacher, schedule, x, t, s, label, w):
+    level_t, level_s = ((schedule.alpha(v) / schedule.sigma(v)).log() for v in (t, s))
+    ratio, share = schedule.sigma(s) / schedule.sigma(t), -torch.expm1(level_t - level_s) * schedule.alpha(s)
+    return per_sample(ratio, x) * x + per_sample(share, x) * guide(teacher(x, t, label), teacher(x, t), w)
+
+
+def plain_apply(layer, x):
+    return x @ layer["W"].T + layer["scale"] * (x @ layer["A"].T) @ layer["B"].T
+
+
+def layer_in_layer(layer):
+    if "before" in layer:
+        return layer
+    W, zeros = solution.lora_merge(layer)["W"], {name: torch.zeros_like(layer[name]) for name in "AB"}
+    return {**zeros, "W": W, "scale": layer["scale"], "before": layer}
+
+
 MUTANTS = (
     mutant("Imagen's scale: uncond + w (cond - uncond) (diffusers pipelines)", "Imagen", guide=lambda c, n, w: n + per_sample(w, c) * (c - n)),
     mutant("w + 1 for w, on top of D_c", "stands already", guide=lambda c, n, w: guide(c, n, w + 1)),
@@ -249,6 +285,12 @@ MUTANTS = (
     mutant("still marked as merged", "again", lora_unmerge=unmerge_keeps_mark),
     mutant("unmerged without having been merged", "never merged", lora_unmerge=unmerge_always_subtracts),
     mutant("the adapter is gone", "must return a torch.Tensor", lora_unmerge=unmerge_drops_adapter),
+    mutant("eps_hat of the estimate without a label (CFG++)", "CFG++", guided_step=cfg_plus_plus),
+    mutant("whole numbers", "whole numbers", draw_w=lambda low, high, n, g: torch.randint(int(low), int(high) + 1, (n,), generator=g).double()),
+    mutant("the range dealt out, then shuffled", "in another order", draw_w=lambda low, high, n, g: torch.linspace(low, high, n)[torch.randperm(n, generator=g)]),
+    mutant("a generator of its own, seeded as the given one was", "moved on", draw_w=lambda low, high, n, g: solution.draw_w(low, high, n, torch.Generator().manual_seed(g.initial_seed()))),
+    mutant("one row for all of A", "multiples of one", lora_start=start(A=lambda A: A[:1].expand_as(A).clone())),
+    mutant("B A remembered from the first merge", "older B A", lora_merge=with_memory, lora_unmerge=keeps_memory),
 )  # fmt: skip
 
 
@@ -341,4 +383,6 @@ RIGHT = (
     right("the package's LoRA", lora_apply=lora_of_package),
     right("the weight first, scale on x", lora_apply=lambda layer, x: solution.lora_apply(layer, x) if "base" in layer else x @ (layer["W"] + layer["B"] @ (layer["scale"] * layer["A"])).T),
     right("outer products", lora_merge=merge_at_once),
+    right("the exponential form, whose logarithm of the ratio is infinite at s = 0", guided_step=exponential),
+    right("A and B at zero while merged, the old layer in the new one", lora_apply=plain_apply, lora_merge=layer_in_layer, lora_unmerge=lambda layer: layer.get("before", layer)),
 )  # fmt: skip
