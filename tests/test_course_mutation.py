@@ -15,6 +15,7 @@ from minicm.course.assignments import ASSIGNMENTS
 from minicm.course.mutation import changes
 
 RANDN = "torch.randn(rank, W.shape[1], generator=generator, dtype=W.dtype)"
+NORMAL = "torch.randn(n, generator=generator, dtype=torch.float64)"
 EQUIVALENT = {  # no mistakes: what the changed solution computes is the same, or as good
     "a1": {
         "c_in(t, sigma_data) (arguments exchanged): c_in(sigma_data, t)": "1/sqrt(t^2 + sigma_d^2) is symmetric",
@@ -70,6 +71,11 @@ EQUIVALENT = {  # no mistakes: what the changed solution computes is the same, o
         ),
         "the first width of A is left open: the paper does not say, peft offers 1/sqrt(in) and 1/rank",
     ),
+    "b1": {
+        f"mean + std * {NORMAL} (operator): mean - std * {NORMAL}": "a normal distribution is symmetric",
+        "F(x, t) - aim (operands exchanged): aim - F(x, t)": "squared",
+        "0 (number + 1): 1": "of x[0].numel(): every sample has as many numbers",
+    },
 }
 
 SWAPS = {
@@ -117,6 +123,17 @@ SWAPS |= {
     "w": "label",
     "teacher": "f",
     "merged": "layer",
+    "F": "F_target",
+    "F_target": "F",
+    "dx": "x",
+    "dt": "t",
+    "cos": "sin",
+    "sin": "cos",
+    "value": "dF",
+    "dF": "value",
+    "g": "x",
+    "r": "c",
+    "c": "r",
 }
 
 
