@@ -40,7 +40,7 @@ def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
     tensors = {name: v.contiguous().cpu() for name, v in state.items() if isinstance(v, torch.Tensor)}
     header = {name: v for name, v in state.items() if name not in tensors}
     packed = save(tensors, metadata={"minicm": json.dumps(header)})
-    beside = path.with_name(path.name + ".part")
+    beside = path.with_name(f"{path.name}.{os.getpid()}.part")  # two processes never write into one file
     try:
         with open(beside, "wb") as file:
             file.write(packed)
@@ -132,7 +132,8 @@ def build(blueprint: dict[str, Any]) -> Denoiser:
         return Denoiser(net, schedule, blueprint["sigma_data"], blueprint["t_min"])
     except (KeyError, TypeError) as error:
         raise CheckpointError(
-            f"the checkpoint's model cannot be built by this version of minicm ({error})"
+            f"the checkpoint's model cannot be built by this version of minicm ({error}): build it yourself "
+            "and load its weights, load_checkpoint(path) names them ema/..."
         ) from None
 
 

@@ -26,9 +26,11 @@ class Denoiser(nn.Module):
     consistency function in EDM has t_min = 0.002, in VP and TrigFlow 0, where the unshifted formula is exact.
     With u (the network's second time; t_min if not given) the trajectory's point is schedule.step(x, x0_hat, t, u).
     Set `autocast = torch.bfloat16` to compute the network's products so; all around it keeps its precision.
-    Raises ValueError for t of the wrong shape or outside [t_min, t_max], and for t_min > 0 where alpha(t_min) is not 1.
+    Raises ValueError for t of the wrong shape or outside [t_min, t_max], for labels that the network does not have, for
+    an x of whole numbers, and for t_min > 0 where alpha(t_min) is not 1.
     """
 
+    __call__: Callable[..., Tensor]  # for type checkers: nn.Module's own returns Any
     net: Any  # an nn.Module; what else it offers (options, classes, ...) differs from net to net
     autocast: torch.dtype | None = None  # of the matrix products inside the network; None: as its weights are
 
@@ -88,6 +90,11 @@ class Denoiser(nn.Module):
         u: Tensor | None = None,
     ) -> Tensor:
         self.schedule.check(t, x)
+        t = t if t.is_floating_point() else t.double()  # a whole number would cut t_min to 0
+        if u is not None:
+            self.schedule.check(u, x)
+        if label is not None:
+            check_label(label, getattr(self.net, "classes", 0), x)
         # 1e-6: a t_min that went through another dtype or clock
         if self.t_min and known((t < torch.full_like(t, self.t_min) * (1 - 1e-6)).any()):
             raise ValueError(
@@ -104,6 +111,23 @@ class Denoiser(nn.Module):
 
     def _v(self, t: Tensor) -> Tensor:
         return (self.schedule.sigma(t).square() + (self.schedule.alpha(t) * self.sigma_data).square()).sqrt()
+
+
+def check_label(label: Any, classes: int, x: Tensor) -> None:
+    """Refuse labels that are not (B,) whole numbers in 0..classes, for a network that knows classes.
+
+    `classes` itself is the null label. Values are looked at on the CPU only. Raises ValueError.
+    """
+    if not classes:
+        return
+    whole = isinstance(label, Tensor) and label.dtype in (torch.int64, torch.int32)
+    if not whole or label.shape != x.shape[:1]:
+        got = f"{label.dtype} {tuple(label.shape)}" if isinstance(label, Tensor) else repr(label)
+        raise ValueError(f"label must hold one whole number a sample, int64 of shape ({len(x)},), got {got}")
+    if known(((label < 0) | (label > classes)).any()):
+        raise ValueError(
+            f"labels must be in 0..{classes}, {classes} for none, got {label.min()}..{label.max()}"
+        )
 
 
 class guided(nn.Module):

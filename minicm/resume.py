@@ -50,7 +50,9 @@ def restore(
         generator.set_state(state["generator"])
         return int(state["k"])
     except (RuntimeError, ValueError, KeyError, IndexError) as error:
-        raise ValueError(f"the checkpoint does not fit this model: {str(error).splitlines()[0]}") from None
+        # torch's first line says only that something is wrong, its second what
+        reason = " ".join(line.strip() for line in str(error).splitlines()[:2])
+        raise ValueError(f"the checkpoint does not fit this model: {reason}") from None
 
 
 def _laid_out(value: Tensor, like: Tensor | None) -> Tensor:

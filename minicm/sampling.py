@@ -83,13 +83,15 @@ def edm_sample(
     EDM, arXiv:2206.00364, Algorithm 2. x (B, *D) lives at times[0]; times decrease and usually end in 0. With
     s_churn = 0 it is Algorithm 1: solve(denoise, EDM(), x, times, heun_step). Times below s_min and above s_max
     get no noise, and, unlike in the paper, no point is lifted above t_max, where no denoiser is trained.
-    Raises ValueError for times that do not decrease or a clock other than EDM.
+    Raises ValueError for times that do not decrease, a clock other than EDM, and a negative s_churn or s_noise.
     """
     schedule = denoise.schedule
     if not isinstance(schedule, EDM):
         raise ValueError(
             f"edm_sample needs a denoiser in the EDM clock, got {schedule}: use in_clock(..., EDM())"
         )
+    if not (s_churn >= 0 and s_noise >= 0):
+        raise ValueError(f"s_churn and s_noise must be 0 (no noise) or more, got {s_churn:g}, {s_noise:g}")
     times = check_times(times, schedule, 0.0)
     for t, s in zip(times[:-1], times[1:], strict=True):
         churn = min(s_churn / (len(times) - 1), 2**0.5 - 1) if s_min <= t <= s_max else 0.0

@@ -68,10 +68,18 @@ class Schedule:
         raise NotImplementedError
 
     def check(self, t: Tensor, x: Tensor | None = None) -> None:
-        """Refuse times that are not (B,) beside x, or not in [0, t_max]; values are looked at on the CPU only.
+        """Refuse times that are not (B,) beside x, or not in [0, t_max], and an x of whole numbers.
 
-        Raises ValueError.
+        Values are looked at on the CPU only. Raises ValueError.
         """
+        if not isinstance(t, Tensor):
+            raise ValueError(
+                f"t = {t} is no tensor: give one time a sample, such as torch.full((len(x),), {t})"
+            )
+        if x is not None and not x.is_floating_point():
+            raise ValueError(
+                f"x has dtype {x.dtype}, which would cut the times to whole numbers: give floats"
+            )
         if x is not None and t.shape != x.shape[:1]:
             raise ValueError(
                 f"t has shape {tuple(t.shape)} but x has shape {tuple(x.shape)}: "

@@ -55,9 +55,14 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} must be positive and finite, got {value}")
-        for name in ("final_lr", "beta1", "beta2", "ema"):
+        for name in ("final_lr", "ema"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
+        if not -(2**63) <= self.seed < 2**63:
+            raise ValueError(f"seed must lie in -2^63..2^63 - 1, got {self.seed}")
         if self.batch < self.accumulate * world():
             raise ValueError(
                 f"a batch of {self.batch} has no {self.accumulate * world()} parts: "
@@ -137,6 +142,8 @@ def _updates(
         x0, label = data.sample(config.batch, generator)
         if len(x0) == 0:
             raise ValueError(f"the data are empty: {config.batch} samples were asked for, none came")
+        if not x0.is_floating_point():
+            raise ValueError(f"the data have dtype {x0.dtype}: give floats, such as pictures in [-1, 1]")
         draw = objective.draw(x0, label, k, config.steps, generator)
         optimiser.zero_grad()
         loss = torch.zeros((), device=x0.device, dtype=x0.dtype)
@@ -169,7 +176,10 @@ def _descend(loss: Tensor, x0: Tensor, optimiser: torch.optim.Optimizer, config:
 def _optimiser(f: nn.Module, objective: Objective, config: TrainConfig) -> torch.optim.Optimizer:
     parameters = [p for p in (*f.parameters(), *objective.parameters()) if p.requires_grad]
     if not parameters:
-        raise ValueError("f has no weights that require a gradient: nothing to train")
+        raise ValueError(
+            "f has no weights that require a gradient, as averages and loaded models have none: nothing to train; "
+            "call f.requires_grad_(True)"
+        )
     betas = (config.beta1, config.beta2)
     if config.radam:
         return torch.optim.RAdam(parameters, lr=config.lr, betas=betas)
@@ -181,6 +191,7 @@ def device_named(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
+        torch.Generator(device)  # "meta" has none
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f'device "{name}" is not there ({str(error).splitlines()[0]}): use "cpu"') from None
     return device

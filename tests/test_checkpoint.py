@@ -164,6 +164,20 @@ class Full:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def test_two_processes_that_save_into_one_place_leave_one_of_their_files_whole(tmp_path, monkeypatch):
+    path, fsync = tmp_path / "c", os.fsync
+
+    def meanwhile(fd):
+        monkeypatch.setattr(os, "fsync", fsync)
+        monkeypatch.setattr(os, "getpid", lambda: -1)  # another process, which saves while this one does
+        save_checkpoint(path, {"k": 4, "a": torch.ones(3)})
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", meanwhile)
+    save_checkpoint(path, {"k": 3, "a": torch.zeros(3)})
+    assert load_checkpoint(path)["k"] == 3 and [p.name for p in tmp_path.iterdir()] == ["c"]
+
+
 def test_a_read_only_folder_is_named(tmp_path, monkeypatch):
     def read_only(*args):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))

@@ -208,6 +208,28 @@ def test_a_line_cut_short_by_a_kill_is_dropped(tmp_path, tiny_recipe):
     assert [r["k"] for r in log(tmp_path)] == list(range(1, 13))
 
 
+def test_a_full_disk_on_resuming_keeps_the_log(tmp_path, tiny_recipe, monkeypatch):
+    recipe = tiny_recipe()
+    run("tiny", recipe._replace(data=Interrupting(recipe.data, 5)), {}, quiet(tmp_path, log_every=1))
+
+    def full(path, *args, **options):
+        open(path, "w").close()  # opening for writing empties a file before the disk says that it is full
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        run("tiny", tiny_recipe(), {}, RunOptions(resume=tmp_path, quiet=True))
+    assert [r["k"] for r in log(tmp_path)] == [1, 2, 3, 4, 5]
+
+
+def test_what_a_kill_left_of_a_save_goes_when_the_run_goes_on(tmp_path, tiny_recipe):
+    recipe = tiny_recipe()
+    run("tiny", recipe._replace(data=Interrupting(recipe.data, 5)), {}, quiet(tmp_path))
+    (tmp_path / "checkpoint.safetensors.1.part").write_bytes(b"half")
+    run("tiny", tiny_recipe(), {}, RunOptions(resume=tmp_path, quiet=True))
+    assert not list(tmp_path.glob("*.part"))
+
+
 def test_numbers_that_fail_keep_the_last_good_checkpoint(tmp_path, tiny_recipe, faulty):
     recipe = tiny_recipe()._replace(data=faulty(6, lambda x0: x0 * float("nan")))
     with pytest.raises(Diverged, match=r"step 6 of 12.*holds the checkpoint of step 4"):

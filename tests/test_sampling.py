@@ -324,6 +324,12 @@ def test_edms_sampler_needs_its_clock(clock):
         edm_sample(network(clock), normal(5, 2), [1.0, 0.0])
 
 
+@pytest.mark.parametrize("odd", [{"s_churn": -1.0}, {"s_churn": math.nan}, {"s_noise": -1.0}], ids=str)
+def test_edms_sampler_refuses_negative_noise(odd):
+    with pytest.raises(ValueError, match="s_churn and s_noise must be 0"):
+        edm_sample(network(), normal(5, 2), [1.0, 0.0], **odd)
+
+
 def test_edms_sampler_refuses_times_that_do_not_decrease():
     with pytest.raises(ValueError, match="must decrease"):
         edm_sample(network(), normal(5, 2), [1.0, 2.0])

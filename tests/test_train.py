@@ -140,10 +140,15 @@ def test_empty_data_are_refused(tiny_recipe, faulty):
         next(iter(train(*tiny_recipe()._replace(data=faulty(1, lambda x0: x0[:0])))))
 
 
+def test_data_of_whole_numbers_are_refused(tiny_recipe, faulty):
+    with pytest.raises(ValueError, match=r"the data have dtype torch\.uint8: give floats"):
+        next(iter(train(*tiny_recipe()._replace(data=faulty(1, lambda x0: x0.byte())))))
+
+
 def test_a_model_without_weights_to_train_is_refused(tiny_recipe):
     recipe = tiny_recipe()
     recipe.model.requires_grad_(False)
-    with pytest.raises(ValueError, match="nothing to train"):
+    with pytest.raises(ValueError, match=r"nothing to train; call f.requires_grad_\(True\)"):
         train(*recipe)
 
 
@@ -153,6 +158,8 @@ def test_a_device_that_is_not_there_is_refused_at_once(tiny_recipe):
         train(*tiny_recipe(device="cuda"))
     with pytest.raises(ValueError, match='device "gpu" is not there'):
         train(*tiny_recipe(device="gpu"))
+    with pytest.raises(ValueError, match='device "meta" is not there'):
+        train(*tiny_recipe(device="meta"))
 
 
 @pytest.mark.parametrize(
@@ -167,7 +174,9 @@ def test_a_device_that_is_not_there_is_refused_at_once(tiny_recipe):
         {"clip": 0.0},
         {"ema": 1.5},
         {"final_lr": -0.1},
+        {"beta1": 1.0},
         {"beta2": 2.0},
+        {"seed": 2**63},
     ],
 )
 def test_a_setting_out_of_range_is_named(bad):
@@ -182,3 +191,6 @@ def test_a_state_that_does_not_fit_is_refused_at_once(tiny_recipe):
     for key in ("k", "generator", next(k for k in state if k.startswith("f/"))):
         with pytest.raises(ValueError, match="does not fit"):
             train(*tiny_recipe(), resume={k: v for k, v in state.items() if k != key})
+    weight = next(k for k in state if k.startswith("f/"))
+    with pytest.raises(ValueError, match=f'does not fit this model: .*"{weight.removeprefix("f/")}"'):
+        train(*tiny_recipe(), resume={k: v for k, v in state.items() if k != weight})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -197,6 +198,8 @@ def _folder(name: str, where: RunOptions, state: dict[str, Any] | None) -> Path:
         folder = where.resume if where.resume.is_dir() else where.resume.parent
         if rank() == 0:
             _forget(folder / "log.jsonl", state["k"])
+            for part in folder.glob("checkpoint.safetensors.*.part"):  # of a run killed while it saved
+                part.unlink()
         return folder
     if where.folder is None:
         return new_folder(where.runs, name)
@@ -217,7 +220,10 @@ def _forget(log: Path, k: int) -> None:
     """Drop the records of steps after k, which a killed run logged but did not save, and a line cut short."""
     if log.exists():
         lines = log.read_text().splitlines(keepends=True)
-        log.write_text("".join(line for line in lines if line.endswith("}\n") and json.loads(line)["k"] <= k))
+        kept = (line for line in lines if line.endswith("}\n") and json.loads(line)["k"] <= k)
+        beside = log.with_name("log.jsonl.part")
+        beside.write_text("".join(kept))  # a full disk leaves the log as it was
+        os.replace(beside, log)
 
 
 def _bar(name: str, steps: int, state: dict[str, Any] | None, quiet: bool) -> tqdm:
