@@ -58,9 +58,9 @@ def digits_teacher(*, config: TrainConfig = TrainConfig(steps=2000, batch=64, lr
 
 
 def digits_cd(
-    *, teacher: Path, config: TrainConfig = TrainConfig(steps=1200, batch=64, lr=1e-3, ema=0.995)
+    *, teacher: Path, config: TrainConfig = TrainConfig(steps=1200, batch=64, lr=1e-3, ema=0.998)
 ) -> Recipe:
-    """Consistency distillation of a digits-teacher, from its weights, with the settings found for 2-D.
+    """Consistency distillation of a digits-teacher, from its weights, with the settings found for 2-D but for c.
 
     Args:
         teacher: run folder or checkpoint of a digits-teacher
@@ -71,7 +71,7 @@ def digits_cd(
         teaching,
         grid=doubling_karras,
         index_law=LogNormalIndex(-0.5, 2.0),
-        distance=pseudo_huber(0.03),
+        distance=pseudo_huber(0.3),  # a sample has 64 numbers, not 2
         weight=gentle_gap,
     )
     return Recipe(consistency_model(tuned_net(teaching)), objective, pixels(), config)
