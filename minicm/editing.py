@@ -1,6 +1,6 @@
 """Zero-shot editing with a consistency function: keep what is known of a sample, generate the rest.
 
-CM, arXiv:2303.01469, section 3 and Algorithm 4. The sample is seen through an invertible linear A; a mask Omega says
+CM, arXiv:2303.01469, section 3 and Algorithm 4 (appendix D). The sample is seen through an invertible linear A; a mask Omega says
 which of its coefficients are generated. After every prediction the known ones are put back. No training is involved.
 
 | task          | A                                    | known: Omega = 0                   |
@@ -137,7 +137,7 @@ def stroke(
 ) -> Tensor:
     """A sample that resembles the rough drawing y (B, *D): noise is added up to times[0], and f takes it away.
 
-    SDEdit (arXiv:2108.01073) with a consistency function; CM, arXiv:2303.01469, section 3, at the times 5.38, 2.24.
+    SDEdit (arXiv:2108.01073) with a consistency function; CM, arXiv:2303.01469, appendix D, at the times 5.38, 2.24.
     It is not edit() with a mask of ones, as the paper's text has it: Algorithm 4's first line would blank y.
     A larger times[0] is freer. Raises ValueError for times that sample() refuses.
     """

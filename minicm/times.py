@@ -81,7 +81,7 @@ class LogNormalTimes:
 
 @dataclass(frozen=True)
 class LogNormalAngles:
-    """t = arctan(e^tau / sigma_d) with tau ~ N(mean, std^2): sCM's proposal (arXiv:2410.11081, section 4)."""
+    """t = arctan(e^tau / sigma_d) with tau ~ N(mean, std^2): sCM's proposal (arXiv:2410.11081, Algorithm 1)."""
 
     mean: float = -1.0  # of ln sigma
     std: float = 1.4  # of ln sigma

@@ -10,12 +10,12 @@ LCM, arXiv:2310.04378, Algorithm 1.   loss = d( f(x_t, w, c, t), f_target(x_s, w
 | w ~ U[w_min, w_max]  | draw.w, w_range       | guidance: D_c + w (D_c - D_null); Imagen's scale is w + 1          |
 | Psi                  | step                  | euler_step is DDIM: x + (1+w) Psi(c) - w Psi(empty) is its result  |
 | theta, theta^-       | f, f_target           | trained, its slow copy                                             |
-| d, mu                | distance, mu          | paper: squared l2, .999943; its training script: Huber, .95        |
+| d, mu                | distance, mu          | paper: squared l2, .999943; diffusers' script: l2 or Huber, .95    |
 
 Differs from CD in: the guidance, which the student learns as an input, so that sampling needs one evaluation a step;
-the skip k, without which a grid of 1000 steps learns too slowly. Latent consistency fine-tuning (section 4.4,
-Algorithm 2) goes without a teacher, from an f that is trained already: LCD(None, grid=..., ...) takes x0 for the
-teacher's x0_hat, as CT does, and keeps w and k.
+the skip k, without which a grid of 1000 steps learns too slowly. Latent consistency fine-tuning (section 4.4)
+goes without a teacher, from an f that is trained already: LCD(None, grid=..., ...) takes x0 for the teacher's
+x0_hat, as CT does, and keeps w and k.
 Simplified: no autoencoder; f in our own preconditioning or in LCM's (`lcm_boundary`), which ends at t = 1 instead of 0.
 """
 
@@ -48,7 +48,7 @@ from minicm.times import IndexLaw, UniformIndex, every_kth
 class LCD(Objective):
     """Latent consistency distillation from a label-conditional teacher; with teacher None, fine-tuning on data.
 
-    LCM, arXiv:2310.04378, Algorithms 1 and 2. teacher: a diffusion model called (x, t, label) with a `schedule`,
+    LCM, arXiv:2310.04378, Algorithm 1 and section 4.4. teacher: a diffusion model called (x, t, label) with a `schedule`,
     trained with its label dropped now and then (`data.labels.LabelDropout`). x0 (B, *D), label (B,) -> losses (B,).
     Raises ValueError for a skip k that does not fit the grid, a w_range that is not 0 <= low <= high, mu outside
     [0, 1), a teacher without classes, a clock without a grid, an f in

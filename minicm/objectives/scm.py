@@ -1,6 +1,6 @@
 """Continuous-time consistency training and distillation: the two times meet, and a tangent takes the gap's place.
 
-sCM, arXiv:2410.11081, Algorithm 1.   loss = e^w/D |F - (F_target - g)|^2 - w,   g = tangent/(|tangent| + c)
+sCM, arXiv:2410.11081, Algorithm 1 and Eq. 8.   loss = e^w/D |F - (F_target - g)|^2 - w,   g = tangent/(|tangent| + c)
                                       tangent = cos(t) df_target/dt along the trajectory
 
 | paper                    | here                 | meaning                                                        |
@@ -40,7 +40,7 @@ from minicm.times import LogNormalAngles, TimeLaw
 class LogWeight(nn.Module):
     """w_phi(t), the logarithm of a weight that evens out the loss over t; (B,) -> (B,), zero at the start.
 
-    sCM, arXiv:2410.11081, section 4.3, after EDM2 (arXiv:2312.02696). The optimum is e^w = D/E[|F - target|^2 | t].
+    sCM, arXiv:2410.11081, section 4.2 and Eq. 8, after EDM2 (arXiv:2312.02696). The optimum is e^w = D/E[|F - target|^2 | t].
     """
 
     def __init__(self, n: int = 4) -> None:
