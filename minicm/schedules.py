@@ -72,7 +72,7 @@ class Schedule:
 
         Values are looked at on the CPU only. Raises ValueError.
         """
-        if isinstance(t, (int, float)):
+        if isinstance(t, (int, float)):  # type: ignore[unreachable]  # whatever the annotation says
             raise ValueError(
                 f"t = {t} is one number: give one time a sample, such as torch.full((len(x),), {t})"
             )

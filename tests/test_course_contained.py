@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -272,6 +273,11 @@ def test_what_travels_arrives(hand_in):
         ]
         for sent, got in zip(values, impl.echo(*values)):
             assert type(got) is type(sent) and str(got) == str(sent)
+        expanded, conjugate = torch.tensor([1.5]).expand(1), torch.tensor([1 + 2j, 3j]).conj()
+        for sent, got in zip((expanded, conjugate), impl.echo(expanded, conjugate)):
+            assert torch.equal(sent, got)
+        numbers = impl.echo(np.int32(3), np.float32(0.5), np.bool_(True))
+        assert numbers == [3, 0.5, True] and list(map(type, numbers)) == [int, float, bool]
         with pytest.raises(Failed, match=r"fails \(student.py, line \d+\) raised ValueError: no"):
             impl.fails(lambda x: (_ for _ in ()).throw(ValueError("no")))
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from minicm.course import specs
-from minicm.course.kit import Assignment, Impl, Task, Wrong, f64, is_tensor, same, untouched
+from minicm.course.kit import Assignment, Causes, Impl, Task, Wrong, f64, is_tensor, same, untouched
 from minicm.data.mixtures import GaussianMixture
 from minicm.metrics.consistency import paired_error
 from minicm.nets.mlp import MLP
@@ -350,7 +350,7 @@ def denoise_values(impl: Impl, seed: int) -> None:
                 points.append([skip(v, sd) * a + out(v, sd) * f for a, f in zip((1.5, -0.5), F)])
             return points
 
-        causes = {
+        causes: Causes = {
             "the network's output is not scaled by c_out": rows(lambda v, s: 1.0, specs.c_skip),
             "x is not scaled by c_skip": rows(specs.c_out, lambda v, s: 1.0),
             "the skip connection is missing": rows(specs.c_out, lambda v, s: 0.0),

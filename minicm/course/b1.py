@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from minicm.course import specs
-from minicm.course.kit import Assignment, Impl, Task, Wrong, f64, is_tensor, same, type_name, untouched
+from minicm.course.kit import (
+    Assignment,
+    Causes,
+    Impl,
+    Task,
+    Wrong,
+    f64,
+    is_tensor,
+    same,
+    type_name,
+    untouched,
+)
 from minicm.data.mixtures import GaussianMixture
 from minicm.denoiser import Denoiser
 from minicm.metrics.consistency import paired_error
@@ -19,7 +30,6 @@ from minicm.objectives.base import Draw, Objective, dropout_seeds, unit_noise
 from minicm.schedules import TrigFlow
 from minicm.train import TrainConfig, train
 
-Causes = dict[str, Tensor | Sequence]
 EXACT = 1e-12  # float64 formulas written in another order differ by some 1e-15
 SHAPES = ((3, 2), (4, 3, 4, 4))  # the second: a batch as long as the image is wide
 ANGLES = (0.05, 0.7, 1.2, 1.5)  # of four samples

@@ -19,6 +19,9 @@ from torch import Tensor
 
 Impl = Any  # an object whose attributes are the functions that an assignment asks for
 Check = Callable[[Impl, int], None]
+Causes = dict[
+    str, Tensor | Sequence
+]  # what each misconception would have given, by the half sentence that names it
 
 
 class Wrong(AssertionError):

@@ -13,6 +13,7 @@ import math
 import struct
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -93,6 +94,7 @@ class Parcel:
 
     def pack(self, value: Any) -> Any:
         """The JSON form of a value."""
+        value = value.item() if isinstance(value, np.generic) else value
         if value is None or isinstance(value, (bool, str)):
             return value
         if isinstance(value, (int, float)):
@@ -139,7 +141,9 @@ class Parcel:
         name = str(value.dtype).removeprefix("torch.")
         if name not in DTYPES or value.layout != torch.strided:
             return {"opaque": f"Tensor of {value.dtype}, {value.layout}"}
-        plain = kept.resolve_conj().resolve_neg().contiguous().reshape(-1)
+        plain = torch.empty(kept.numel(), dtype=kept.dtype).copy_(
+            kept.reshape(-1)
+        )  # an expanded one has stride 0
         self.parts.append(plain.view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
         self.tensors.append(value)
         ref = self.peer.keep(value) if value.requires_grad else None

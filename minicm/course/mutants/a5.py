@@ -246,6 +246,11 @@ def edit_of_nothing(f, eps, times, draw, t_min=0.002):
     )
 
 
+def unit(v):
+    """Each sample over its own length."""
+    return v / per_sample(v.flatten(1).norm(dim=1), v)
+
+
 MUTANTS = (
     mutant("no re-noise", "no noise is added", renoise=lambda x, s, eps, t_min=0.002: x.clone()),
     mutant("re-noise without t_min^2 (ECT)", "t_min is not subtracted", renoise=level(lambda s, m: s)),
@@ -316,7 +321,7 @@ MUTANTS = (
     mutant("noise in the masked coefficients alone", "masked coefficients alone", edit=noise_in_the_blank),
     mutant("noise of the coefficients' shape", "raised", edit=noise_of_coefficients),
     mutant("straight for the batch where a pair is parallel (diffusers' threshold)", "straight mix is taken for all", slerp=threshold),
-    mutant("slerp of unit vectors", "length 1", slerp=lambda a, b, u: solution.slerp(*(v / per_sample(v.flatten(1).norm(dim=1), v) for v in (a, b)), u)),
+    mutant("slerp of unit vectors", "length 1", slerp=lambda a, b, u: solution.slerp(unit(a), unit(b), u)),
     mutant("slerp for right angles", "cosine and sine", slerp=lambda a, b, u: math.cos(u * math.pi / 2) * a + math.sin(u * math.pi / 2) * b),
 )  # fmt: skip
 
