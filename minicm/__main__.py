@@ -6,6 +6,7 @@ import difflib
 import functools
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from json import dumps
@@ -115,14 +116,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except SystemExit as stop:  # tyro has printed help (0) or what is wrong (2)
         return int(stop.code or 0)
-    except (ValueError, OSError) as error:
-        print(f"minicm: {error}", file=sys.stderr)
-        return 2
     except Diverged as error:
         print(f"minicm: {error}", file=sys.stderr)
         return 1
+    except (ValueError, OSError, MemoryError, RuntimeError) as error:
+        print(f"minicm: {complaint(error)}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return 130
+
+
+def complaint(error: Exception) -> str:
+    """What an error says of the input, in one line; one that is no fault of the input is raised again."""
+    if isinstance(error, OSError) and error.strerror:  # the system's own; ours have all in their one line
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror}: choose another path, or free space"
+    if isinstance(error, (ValueError, OSError)):
+        return str(error)
+    if isinstance(error, MemoryError) or re.search("out of memory|allocate memory|enough memory", str(error)):
+        return "there is not enough memory: lower --batch or --n, or raise --accumulate"
+    raise error
 
 
 def dispatch(argv: list[str]) -> int:

@@ -72,9 +72,9 @@ class Schedule:
 
         Values are looked at on the CPU only. Raises ValueError.
         """
-        if isinstance(t, (int, float)):  # type: ignore[unreachable]  # whatever the annotation says
+        if not hasattr(t, "device"):
             raise ValueError(
-                f"t = {t} is one number: give one time a sample, such as torch.full((len(x),), {t})"
+                f"t = {t} is no tensor: give one time a sample, such as torch.full((len(x),), {t})"
             )
         if x is not None and not x.is_floating_point():
             raise ValueError(

@@ -182,8 +182,28 @@ def test_a_run_that_diverges_exits_1(tmp_path, capsys, monkeypatch, faulty):
     assert "the data is not finite at step 3 of 6" in capsys.readouterr().err
 
 
+def test_too_little_memory_exits_2(tmp_path, capsys):
+    big = "--steps 1 --batch 1000000000000000 --quiet"  # 8 PB, beyond any machine's address space of 47 bits
+    assert command(f"train mixture-ct {big} --runs", tmp_path) == 2
+    assert "not enough memory: lower --batch" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_fault_of_the_program_shows_where_it_is(monkeypatch):
+    def faulty(argv):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr("minicm.__main__.dispatch", faulty)
+    with pytest.raises(RuntimeError, match="mat1"):
+        command("recipes")
+
+
 def test_runs_where_none_can_be(tmp_path, capsys):
     (tmp_path / "file").write_text("")
+    assert command("train mixture-ct", *BRIEF, "--folder", tmp_path / "file") == 2
+    assert (
+        capsys.readouterr().err
+        == f"minicm: {tmp_path / 'file'}: File exists: choose another path, or free space\n"
+    )
     for option in ("--runs", "--folder"):
         assert command("train mixture-ct", *BRIEF, option, tmp_path / "file" / "below") == 2
         assert "Not a directory" in capsys.readouterr().err

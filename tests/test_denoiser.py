@@ -379,7 +379,7 @@ def test_conditioning_reaches_a_pretrained_network_by_name():
             "t = 0.0019 lies before t_min = 0.002",
         ),
         (lambda: in_clock(Denoiser(Zero()), TrigFlow())(normal(4, 2), torch.ones(3)), r"t has shape \(3,\)"),
-        (lambda: Denoiser(Zero())(normal(4, 2), 1.0), "t = 1.0 is one number: give one time a sample"),
+        (lambda: Denoiser(Zero())(normal(4, 2), 1.0), "t = 1.0 is no tensor: give one time a sample"),
         (lambda: Denoiser(Zero())(normal(4, 2).byte(), torch.ones(4)), "x has dtype torch.uint8"),
         (
             lambda: Denoiser(Zero(), t_min=0.002)(normal(4, 2), torch.zeros(4).long()),
