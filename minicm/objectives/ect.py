@@ -12,7 +12,8 @@ ECT, arXiv:2406.14548, section 3.   loss = lambda d( f(x0 + t eps, t), f_target(
 | w(t)               | weight              | 1/(t - s)                                                        |
 | d, c               | distance            | the plain norm; pseudo_huber(c) for c > 0                        |
 
-Start f from a diffusion model's weights (tuning), or at random. Stage 0 has s = 0 for t < ln 7: diffusion training.
+Start f from a diffusion model's weights (tuning), or at random. Stage 0 has s = 0 for t < ln 7: denoising, as
+a diffusion model learns it where the distance is squared l2; the plain norm learns a median instead of the mean.
 Differs from CD in: x_s = x0 + s eps needs no teacher; its weights at the start do. There is no grid and no slow target.
 Differs from ECT's code in: f keeps its boundary f(x, t_min) = x while it trains (the code has it in evaluation alone),
 and below t_min f is the identity. So the target at s = 0 is the clean x0, as in the code, without a mask.
