@@ -103,7 +103,7 @@ def describe(model: Denoiser) -> dict[str, Any]:
     clock: Any = model.schedule  # a dataclass, as all clocks are
     return {
         "net": type(model.net).__name__,
-        "options": model.net.options,
+        "options": getattr(model.net, "options", {}),  # a network of one's own may have none
         "schedule": type(clock).__name__,
         "clock": {field.name: getattr(clock, field.name) for field in fields(clock) if field.init},
         "sigma_data": model.sigma_data,

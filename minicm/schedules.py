@@ -29,8 +29,8 @@ def expand(t: Tensor, x: Tensor) -> Tensor:
 
 
 def known(condition: Tensor) -> bool:
-    """Whether a condition is known to hold; on an accelerator nothing is, since looking would stall it."""
-    return condition.device.type == "cpu" and bool(condition)
+    """Whether a condition is known to hold; on an accelerator, where looking would stall it, and while compiling, none is."""
+    return condition.device.type == "cpu" and not torch.compiler.is_compiling() and bool(condition)
 
 
 class Schedule:
@@ -85,7 +85,7 @@ class Schedule:
                 f"t has shape {tuple(t.shape)} but x has shape {tuple(x.shape)}: "
                 f"give one time a sample, t.shape == ({x.shape[0] if x.ndim else '?'},)"
             )
-        if t.device.type != "cpu" or t.numel() == 0:
+        if t.device.type != "cpu" or t.numel() == 0 or torch.compiler.is_compiling():
             return
         low, high = (edge.item() for edge in t.detach().aminmax())
         if not (low >= 0 and high <= self.t_max * (1 + 1e-6)):  # 1e-6: t_max itself, rounded to float32

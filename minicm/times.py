@@ -67,12 +67,21 @@ def every_kth(grid: Tensor, k: int) -> Tensor:
 # ------------------------------------------------------------------------------------------ time laws
 @dataclass(frozen=True)
 class LogNormalTimes:
-    """ln t ~ N(mean, std^2), clamped to [low, high]: EDM's training noise (arXiv:2206.00364, Table 1)."""
+    """ln t ~ N(mean, std^2), clamped to [low, high]: EDM's training noise (arXiv:2206.00364, Table 1).
+
+    Raises ValueError unless std >= 0 and 0 <= low <= high.
+    """
 
     mean: float = -1.2  # P_mean; iCT and ECT use -1.1
     std: float = 1.2  # P_std; iCT and ECT use 2.0
     low: float = 1e-3  # noise level
     high: float = 80.0  # noise level
+
+    def __post_init__(self) -> None:
+        if not (self.std >= 0 and 0 <= self.low <= self.high):
+            raise ValueError(
+                f"times need std >= 0 and 0 <= low <= high, got std = {self.std}, low = {self.low}, high = {self.high}"
+            )
 
     def __call__(self, n: int, generator: torch.Generator) -> Tensor:
         z = torch.randn(n, generator=generator, device=generator.device, dtype=torch.float64)

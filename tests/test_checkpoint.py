@@ -74,6 +74,12 @@ def test_a_model_is_built_again_from_its_description(tmp_path, schedule, net):
         assert torch.equal(again(x, low), x)  # the boundary after loading, bit-exact
 
 
+def test_a_network_of_ones_own_is_described_and_built_by_its_owner():
+    model = Denoiser(torch.nn.Identity())
+    with pytest.raises(CheckpointError, match=r"'Identity'\): build it yourself and load its weights"):
+        build(describe(model))
+
+
 def test_each_of_the_three_weights_can_be_loaded(tmp_path, tiny_recipe):
     recipe = tiny_recipe(steps=3)
     *_, step = train(*recipe)

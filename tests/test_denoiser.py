@@ -412,6 +412,15 @@ def test_whole_times_mean_the_same_as_floats():
     assert torch.equal(f(normal(4, 2), t), f(normal(4, 2), t.double()))
 
 
+def test_compiling_it_whole_meets_no_graph_break():
+    f = labelled(t_min=0.002)
+    batch = normal(5, 2), times(EDM(), 5), torch.zeros(5, dtype=torch.int64)
+    traced = torch.compile(
+        f, backend="eager", fullgraph=True
+    )  # traces, and raises at a break; makes no kernels
+    assert torch.equal(traced(*batch), f(*batch))
+
+
 def test_a_denoiser_can_be_copied():
     f = labelled()
     assert torch.equal(copy.deepcopy(f)(normal(5, 2), times(EDM(), 5)), f(normal(5, 2), times(EDM(), 5)))

@@ -145,6 +145,13 @@ def test_conditioning_is_a_sum_of_its_parts():
     assert isinstance(Conditioning(8).time, nn.Linear) and Conditioning(8).label is None
 
 
+@pytest.mark.parametrize("odd", [{"dim": 0}, {"width": 0}, {"depth": 0}, {"classes": -1}], ids=str)
+def test_sizes_that_make_no_network_are_refused(odd):
+    name, value = next(iter(odd.items()))
+    with pytest.raises(ValueError, match=rf"{name}.* must be .*, got .*{value}"):
+        MLP(**{"dim": 2} | odd)
+
+
 def test_samples_of_another_size_are_refused():
     with pytest.raises(ValueError, match=r"samples of 2 numbers, got x of shape \(4, 3\)"):
         MLP(2)(normal(4, 3), normal(4))

@@ -218,6 +218,8 @@ def test_ect_starts_as_diffusion_training():
         (lambda: karras_grid(5, math.nan, 1.0), "t_min = nan"),
         (lambda: karras_grid(5, rho=0.0), "rho > 0"),
         (lambda: skip_grid(0), "got n = 0"),
+        (lambda: LogNormalTimes(low=5.0, high=1.0), "low = 5.0, high = 1.0"),
+        (lambda: LogNormalTimes(std=-1.0), "std = -1.0"),
         (lambda: skip_grid(1001), "got n = 1001"),
     ],
 )

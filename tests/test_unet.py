@@ -210,7 +210,9 @@ def test_compiling_meets_no_graph_break():
     [
         (lambda: UNet(1, 20), "width = 20: .* a multiple of 8"),
         (lambda: UNet(1, 0), "width = 0"),
-        (lambda: UNet(1, 8, ()), r"the levels are \[\]"),
+        (lambda: UNet(1, 8, ()), r"at least 1, got 1, 2, \(\)"),
+        (lambda: UNet(0), "at least 1, got 0, 2"),
+        (lambda: UNet(1, blocks=0), "at least 1, got 1, 0"),
         (lambda: UNet(1, 8, (1, 2), attention=(8,)), r"attention = \(8,\).* the levels are \[1, 2\]"),
         (lambda: unet()(normal(2, 1, 9, 8), normal(2)), r"multiples of 2, got x of shape \(2, 1, 9, 8\)"),
         (lambda: unet()(normal(2, 3, 8, 8), normal(2)), r"images \(B, 1, H, W\)"),

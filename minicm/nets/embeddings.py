@@ -68,6 +68,8 @@ class Conditioning(nn.Module):
         octaves: int = 6,  # of c_noise: the shortest period is 2 pi/2^(octaves - 1) of its unit
     ) -> None:
         super().__init__()
+        if classes < 0:
+            raise ValueError(f"classes must be 0 (no labels) or more, got {classes}")
         self.classes, self.guidance, self.second_time, self.octaves = classes, guidance, second_time, octaves
         self.time = nn.Linear(1 + 2 * self.octaves, width)
         self.label = nn.Embedding(classes + 1, width) if classes else None

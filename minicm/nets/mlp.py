@@ -17,7 +17,7 @@ class MLP(nn.Module):
     Residual layers as in arXiv:1603.05027; without the Fourier features (arXiv:2006.10739) a small network
     cannot draw the sharp borders between the modes of f. The last layer starts at zero, so a denoiser starts
     as c_skip x. x (B, *D) with prod(D) = dim -> (B, *D); the conditioning is that of `Conditioning`.
-    Raises ValueError where a sample of x does not hold `dim` numbers.
+    Raises ValueError for sizes below 1 and where a sample of x does not hold `dim` numbers.
     """
 
     def __init__(
@@ -34,6 +34,8 @@ class MLP(nn.Module):
         octaves: int = 6,  # of the time; sCM, which differentiates by it, wants about 3
     ) -> None:
         super().__init__()
+        if min(dim, width, depth) < 1:
+            raise ValueError(f"dim, width and depth must be at least 1, got {dim}, {width}, {depth}")
         self.options: dict[str, Any] = dict(
             dim=dim, width=width, depth=depth, classes=classes, guidance=guidance
         )

@@ -30,7 +30,7 @@ class UNet(nn.Module):
     DDPM, arXiv:2006.11239, appendix B. x (B, channels, H, W) -> F in its shape; H and W are multiples of
     2^(len(mults) - 1). The conditioning is that of `Conditioning`. UNet(1, 32, (1, 2)) suits 8x8 digits,
     UNet(3, 128, (2, 2, 2), blocks=4, attention=(2,)) is of the size of EDM's network for CIFAR-10.
-    Raises ValueError for a width that is no multiple of 8, for attention at a level that is not there, and for
+    Raises ValueError for sizes below 1, for a width that is no multiple of 8, for attention at a level that is not there, and for
     images that do not fit.
     """
 
@@ -54,7 +54,11 @@ class UNet(nn.Module):
         factors = [2**level for level in range(len(mults))]
         if width < 8 or width % 8:
             raise ValueError(f"width = {width}: the channels are normalised in groups, give a multiple of 8")
-        if not factors or not set(attention) <= set(factors):
+        if min(channels, blocks, *mults, len(mults)) < 1:
+            raise ValueError(
+                f"channels, blocks and every one of mults must be at least 1, got {channels}, {blocks}, {tuple(mults)}"
+            )
+        if not set(attention) <= set(factors):
             raise ValueError(
                 f"attention = {tuple(attention)}: with mults = {tuple(mults)} the levels are {factors}"
             )
