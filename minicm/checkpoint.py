@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import nn
 
 from minicm.denoiser import Denoiser
-from minicm.nets.lora import add_lora
+from minicm.nets.lora import add_lora, lora_scales
 from minicm.nets.mlp import MLP
 from minicm.nets.unet import UNet
 from minicm.schedules import EDM, VP, TrigFlow
@@ -63,7 +63,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if path.is_dir():
-        shards = sorted(path.glob(SHARD.format("1", "*")))
+        shards = sorted(path.glob(SHARD.format("*", "*")))  # any of them names all
         path = shards[0] if shards else path / "checkpoint.safetensors"
     if not path.is_file():
         raise CheckpointError(
@@ -101,7 +101,8 @@ def _read(path: Path) -> dict[str, Any]:
 def describe(model: Denoiser) -> dict[str, Any]:
     """A model's blueprint as JSON values; `build` makes the model again, with new weights."""
     clock: Any = model.schedule  # a dataclass, as all clocks are
-    return {
+    scales = lora_scales(model.net)
+    return ({} if set(scales) <= {1.0} else {"lora_scales": scales}) | {
         "net": type(model.net).__name__,
         "options": getattr(model.net, "options", {}),  # a network of one's own may have none
         "schedule": type(clock).__name__,
@@ -149,8 +150,9 @@ def load_model(path: str | Path, weights: str = "ema") -> Denoiser:
     model = build(state["model"])
     prefix, adapters = f"{weights}/", 0
     kept = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    scales = state["model"].get("lora_scales", [])
     while ranks := {len(v) for k, v in kept.items() if k.endswith(f".weight.{adapters}.A")}:
-        add_lora(model.net, min(ranks))
+        add_lora(model.net, min(ranks), scales[adapters] if scales else 1.0)
         adapters += 1
     try:
         model.load_state_dict(kept)

@@ -75,6 +75,9 @@ def test_what_is_missing_or_does_not_fit_is_named(trained, tmp_path):
     files[1].unlink()
     with pytest.raises(CheckpointError, match=r"weights-2-of-\d+.safetensors is missing"):
         load_model(tmp_path / "w")
+    files[0].unlink()
+    with pytest.raises(CheckpointError, match=r"weights-1-of-\d+.safetensors is missing"):
+        load_model(tmp_path / "w")
     with pytest.raises(CheckpointError, match="exists: choose another folder"):
         export(trained.folder, tmp_path / "w")
     with pytest.raises(CheckpointError, match=r"alone takes 0.0\d MiB: raise shard_mib"):

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load, save
 from torch import nn
 
-from minicm.checkpoint import load_checkpoint, save_checkpoint
+from minicm.checkpoint import describe, load_checkpoint, load_model, save_checkpoint
 from minicm.denoiser import Denoiser
 from minicm.ema import ema_update, frozen_copy
 from minicm.nets.lora import LoRA, add_lora, load_lora, lora_state, merge_lora, unmerge_lora
@@ -194,6 +194,19 @@ def test_an_adapter_has_a_file_of_its_own(case, tmp_path):
     assert held == sum(p.numel() for n, p in net.named_parameters() if n in trainable_names(net)) + len(
         layers(net)
     )
+
+
+def test_a_models_checkpoint_knows_how_much_its_adapters_count(tmp_path):
+    f = Denoiser(randomise(MLP(2, 16, 3)), t_min=0.002)
+    adapter = lora_state(randomise(add_lora(MLP(2, 16, 3), 2, 4.0), 1))
+    randomise(add_lora(load_lora(f.net, adapter, weight=0.5), 3, 8.0), 2, trainable_only=True)
+    save_checkpoint(
+        tmp_path / "c", {"model": describe(f)} | {f"ema/{k}": v for k, v in f.state_dict().items()}
+    )
+    x, t = torch.randn(4, 2, generator=generator()), torch.ones(4)
+    assert torch.equal(load_model(tmp_path / "c")(x, t), f(x, t))
+    merge_lora(f)
+    assert describe(f) == describe(Denoiser(MLP(2, 16, 3), t_min=0.002))  # merged, it is a plain net's
 
 
 def test_copies_and_averages_carry_their_adapters(case):

@@ -123,6 +123,12 @@ def lora_state(net: nn.Module, adapter: int = -1) -> dict[str, Tensor]:
     return state
 
 
+def lora_scales(net: nn.Module) -> list[float]:
+    """How much each adapter counts, lambda times scale, in the order of adding; none for a plain or a merged net."""
+    kept = (_adapters(layer) for _, layer in _layers(net) if not _is_merged(layer))
+    return [lora.weight * lora.scale for lora in next(filter(None, kept), [])]
+
+
 def load_lora(net: nn.Module, state: dict[str, Tensor], weight: float = 1.0) -> nn.Module:
     """Add a saved adapter to a network, weight times: lambda_1 tau_style + lambda_2 tau_LCM is two calls; in place.
 
