@@ -138,6 +138,8 @@ class guided(nn.Module):
     The result is called like a denoiser, (x, t) -> x0_hat, and has its schedule and t_min.
     """
 
+    __call__: Callable[..., Tensor]
+
     def __init__(self, denoiser: Denoise, label: int | Tensor, w: float | Tensor) -> None:
         super().__init__()
         self.denoiser, self.label, self.w = denoiser, label, w
@@ -169,6 +171,8 @@ class in_clock(nn.Module):
     is x_inner = alpha_inner x/alpha at the inner time of the same sigma/alpha. An inner VP clock rounds it to a step.
     The result is called like a denoiser and has the new schedule, and t_min carried over to it.
     """
+
+    __call__: Callable[..., Tensor]
 
     def __init__(self, denoiser: Denoise, schedule: Schedule) -> None:
         super().__init__()
@@ -206,6 +210,8 @@ class from_prediction(nn.Module):
     from_prediction(lambda x, t: unet(x, t - 1).sample, VP.linear(), "eps").
     Conditioning is passed on by name where it is given. Raises ValueError for an unknown kind.
     """
+
+    __call__: Callable[..., Tensor]
 
     def __init__(self, net: Callable, schedule: Schedule, kind: str = "eps") -> None:
         super().__init__()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
+from typing import get_type_hints
 
 import pytest
 import safetensors.torch
@@ -14,6 +16,7 @@ from torch import nn
 
 from minicm.denoiser import Denoiser, from_prediction, guided, in_clock
 from minicm.nets.mlp import MLP
+from minicm.objectives.base import Objective
 from minicm.objectives.dsm import DSM
 from minicm.schedules import EDM, VP, TrigFlow, expand
 from minicm.times import LogNormalAngles, LogNormalTimes, UniformSteps
@@ -410,6 +413,11 @@ def test_whole_times_mean_the_same_as_floats():
     f = Denoiser(random_net((4, 2)), EDM(), t_min=0.3)  # .3 would become 0 in a tensor of whole numbers
     t = torch.tensor([1, 2, 3, 80])
     assert torch.equal(f(normal(4, 2), t), f(normal(4, 2), t.double()))
+
+
+@pytest.mark.parametrize("kind", [Denoiser, guided, in_clock, from_prediction, Objective])
+def test_type_checkers_know_what_a_call_returns(kind):
+    assert get_type_hints(kind)["__call__"] == Callable[..., torch.Tensor]  # nn.Module's own returns Any
 
 
 def test_compiling_it_whole_meets_no_graph_break():

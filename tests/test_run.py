@@ -222,12 +222,13 @@ def test_a_full_disk_on_resuming_keeps_the_log(tmp_path, tiny_recipe, monkeypatc
     assert [r["k"] for r in log(tmp_path)] == [1, 2, 3, 4, 5]
 
 
-def test_what_a_kill_left_of_a_save_goes_when_the_run_goes_on(tmp_path, tiny_recipe):
+def test_what_a_kill_left_of_a_save_goes_when_the_run_goes_on_or_starts_again(tmp_path, tiny_recipe):
     recipe = tiny_recipe()
     run("tiny", recipe._replace(data=Interrupting(recipe.data, 5)), {}, quiet(tmp_path))
-    (tmp_path / "checkpoint.safetensors.1.part").write_bytes(b"half")
-    run("tiny", tiny_recipe(), {}, RunOptions(resume=tmp_path, quiet=True))
-    assert not list(tmp_path.glob("*.part"))
+    for where in (RunOptions(resume=tmp_path, quiet=True), quiet(tmp_path, overwrite=True)):
+        (tmp_path / "checkpoint.safetensors.1.part").write_bytes(b"half")
+        run("tiny", tiny_recipe(), {}, where)
+        assert not list(tmp_path.glob("*.part"))
 
 
 def test_numbers_that_fail_keep_the_last_good_checkpoint(tmp_path, tiny_recipe, faulty):

@@ -42,6 +42,8 @@ class Draw:
 class Objective(nn.Module):
     """A training objective: `draw` what is random, then `loss`, one number a sample."""
 
+    __call__: Callable[..., Tensor]  # for type checkers: nn.Module's own returns Any
+
     def draw(self, x0: Tensor, label: Tensor | None, k: int, K: int, generator: torch.Generator) -> Draw:
         """All that is random for the batch x0 (B, *D) at step k of K, from the generator on x0's device."""
         raise NotImplementedError

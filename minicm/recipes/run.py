@@ -198,8 +198,7 @@ def _folder(name: str, where: RunOptions, state: dict[str, Any] | None) -> Path:
         folder = where.resume if where.resume.is_dir() else where.resume.parent
         if rank() == 0:
             _forget(folder / "log.jsonl", state["k"])
-            for part in folder.glob("checkpoint.safetensors.*.part"):  # of a run killed while it saved
-                part.unlink()
+            _sweep(folder)
         return folder
     if where.folder is None:
         return new_folder(where.runs, name)
@@ -213,7 +212,14 @@ def _folder(name: str, where: RunOptions, state: dict[str, Any] | None) -> Path:
     where.folder.mkdir(parents=True, exist_ok=True)
     for file in former:
         file.unlink(missing_ok=True)
+    _sweep(where.folder)
     return where.folder
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a run that was killed while it saved has left."""
+    for part in folder.glob("checkpoint.safetensors.*.part"):
+        part.unlink(missing_ok=True)
 
 
 def _forget(log: Path, k: int) -> None:
