@@ -90,9 +90,12 @@ def start(
 
 
 def few_steps(
-    f: Denoise, x_T: Tensor, label: Tensor, steps: int, *, w: float | None = None, seed: int = 0
+    f: Denoise, x_T: Tensor, label: Tensor, steps: int, *, w: float | None = None, seed: int = 1
 ) -> Tensor:
-    """Samples of a consistency model in 1, 2 or 4 steps; w: guidance, for a model that has this input."""
+    """Samples of a consistency model in 1, 2 or 4 steps; w: guidance, for a model that has this input.
+
+    seed: of the noise of the later steps. It must not be the one that x_T was drawn with, or that very noise comes again.
+    """
     generator = torch.Generator(x_T.device).manual_seed(seed)
     times = sampling_times(f.schedule, steps)
     parts = []
