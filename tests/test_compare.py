@@ -20,8 +20,9 @@ from minicm.objectives.scm import SCM
 from minicm.objectives.tcd import TCD
 from minicm.recipes import bands, compare, family, mixtures
 from minicm.recipes.budget import cost, steps_within
-from minicm.recipes.compare import Remembered, Task, claimed
+from minicm.recipes.compare import Remembered, Task
 from minicm.recipes.evaluate import against_teacher, evaluate, evaluate_teacher
+from minicm.recipes.folder import claimed
 from minicm.recipes.report import figure, table
 from minicm.recipes.run import Recipe
 from minicm.schedules import EDM, TrigFlow

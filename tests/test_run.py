@@ -18,7 +18,8 @@ from minicm.checkpoint import CheckpointError, load_checkpoint
 from minicm.denoiser import Denoiser
 from minicm.objectives.cd import CD
 from minicm.recipes import run as run_module
-from minicm.recipes.run import RunOptions, is_teacher, new_folder, run
+from minicm.recipes.folder import alone, new_folder
+from minicm.recipes.run import RunOptions, is_teacher, run
 from minicm.recipes.stopping import seconds_of
 from minicm.times import karras_grid
 from minicm.train import Diverged, Step
@@ -144,6 +145,20 @@ def test_a_folder_that_holds_a_run_is_kept(tmp_path, tiny_recipe, left):
         run("tiny", tiny_recipe(), {}, quiet(tmp_path))
     assert [p.name for p in tmp_path.iterdir()] == [left]
     assert (tmp_path / left).read_text() == "precious"
+
+
+def test_a_folder_is_one_process_s_alone(tmp_path, tiny_recipe):
+    """While somebody trains there, neither a new run nor a resumed one begins, and nothing is touched."""
+    pytest.importorskip("fcntl", reason="Windows has no such locks")
+    stopped = tiny_recipe()._replace(data=Interrupting(tiny_recipe().data, 5))
+    run("tiny", stopped, {}, quiet(tmp_path / "r"))
+    before = {p.name: p.read_bytes() for p in (tmp_path / "r").iterdir()}
+    with alone(tmp_path / "r"):
+        for where in (quiet(tmp_path / "r", overwrite=True), RunOptions(resume=tmp_path / "r", quiet=True)):
+            with pytest.raises(FileExistsError, match=r"another process trains in .*: wait for its end"):
+                run("tiny", tiny_recipe(), {}, where)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "r").iterdir()} == before
+    assert run("tiny", tiny_recipe(), {}, RunOptions(resume=tmp_path / "r", quiet=True)).k == 12
 
 
 def test_overwrite_without_a_folder_is_refused():

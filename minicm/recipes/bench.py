@@ -28,10 +28,10 @@ from minicm.objectives.scm import SCM
 from minicm.objectives.tcd import TCD
 from minicm.recipes import bench_images
 from minicm.recipes.evaluate import sampling_times
+from minicm.recipes.folder import new_folder
 from minicm.recipes.machine import machine, peak_memory
 from minicm.recipes.plain import plain_cd
 from minicm.recipes.racing import Report, cell, count_flops, race, rates, say, spread, warm
-from minicm.recipes.run import new_folder
 from minicm.sampling import Counted, edm_sample, sample
 from minicm.schedules import EDM, VP, TrigFlow
 from minicm.times import karras_grid

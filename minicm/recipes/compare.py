@@ -6,7 +6,6 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from inspect import signature
 from pathlib import Path
@@ -19,6 +18,7 @@ from minicm.data.mixtures import GaussianMixture, Label, Scale, Time
 from minicm.recipes import family, mixtures, trajectory, upper_bound
 from minicm.recipes.budget import cost, steps_within
 from minicm.recipes.evaluate import Row, against_teacher, evaluate, evaluate_teacher
+from minicm.recipes.folder import claimed
 from minicm.recipes.report import figure, table
 from minicm.recipes.run import Recipe, RunOptions, run
 from minicm.recipes.trajectory import MixtureName
@@ -197,26 +197,6 @@ def _measure(method: str, f: Any, recipe: Recipe, exact: GaussianMixture) -> lis
         objective: Any = recipe.objective  # one that distils, and so has a teacher
         rows += against_teacher(f, objective.teacher)
     return rows
-
-
-@contextmanager
-def claimed(path: Path) -> Iterator[bool]:
-    """Whether this process got the lock of a file, which it then keeps for the block; a process that dies lets go of it.
-
-    On Windows, which has no such locks, always true: give each process its own seeds there.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        yield True
-        return
-    with open(path, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
 
 
 def matmul_rate(seconds: float = 0.3) -> float:

@@ -30,8 +30,9 @@ from minicm.recipes.evaluate import (
     table,
     with_bands,
 )
+from minicm.recipes.folder import new_folder
 from minicm.recipes.mixtures import mixture_cd, mixture_ct, mixture_teacher
-from minicm.recipes.run import Recipe, RunOptions, new_folder, run
+from minicm.recipes.run import Recipe, RunOptions, run
 from minicm.train import TrainConfig
 
 TEACHER = TrainConfig(steps=2500, batch=1024, lr=2e-3)

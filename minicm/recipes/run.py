@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ from minicm.checkpoint import CheckpointError, describe, fingerprint, load_check
 from minicm.denoiser import Denoiser
 from minicm.objectives.base import Objective
 from minicm.parallel import any_process, rank, world
+from minicm.recipes.folder import alone, emptied, new_folder, shortened
 from minicm.recipes.machine import Pace, peak_memory
 from minicm.recipes.stopping import Stop, seconds_of, stoppable
 from minicm.train import Data, Diverged, Step, TrainConfig, train
@@ -76,7 +77,7 @@ def run(name: str, recipe: Recipe, options: dict[str, Any], where: RunOptions = 
     running step, with a checkpoint. A budget changes nothing else: learning rate and curricula are functions of (k, K)
     with K = config.steps, so a run that it cuts short has not closed its gap; resume it, or choose the steps to fit.
     Of several processes (torchrun) number 0 alone writes, and all look for a stop when they log.
-    Raises FileExistsError for a folder that holds a run, CheckpointError for a checkpoint of another
+    Raises FileExistsError for a folder that holds a run or in which another process trains, CheckpointError for a checkpoint of another
     recipe, Diverged (after which the last checkpoint stands).
     """
     called = time.perf_counter()
@@ -86,14 +87,16 @@ def run(name: str, recipe: Recipe, options: dict[str, Any], where: RunOptions = 
     header["teacher"] = fingerprint(getattr(recipe.objective, "teacher", None))
     state = None if where.resume is None else _state_of(where.resume, header)
     steps = train(*recipe, resume=state)  # a wrong device or state is refused before any folder is touched
-    folder = _folder(name, where, state)
-    if rank() == 0:
-        print(f"{name}: {folder}", file=sys.stderr)
-        config = json.dumps(header | {"config": asdict(recipe.config)}, indent=1)
-        (folder / "config.json").write_text(config + "\n")
-    started = time.perf_counter()
-    with stoppable(where.budget, called) as stop, _bar(name, recipe.config.steps, state, where.quiet) as bar:
-        step = _follow(steps, folder, header, recipe.config, where, stop, bar)
+    folder = _folder(name, where)
+    with alone(folder) if rank() == 0 else nullcontext():
+        if rank() == 0:
+            _prepare(folder, name, where, state, header | {"config": asdict(recipe.config)})
+        started = time.perf_counter()
+        with (
+            stoppable(where.budget, called) as stop,
+            _bar(name, recipe.config.steps, state, where.quiet) as bar,
+        ):
+            step = _follow(steps, folder, header, recipe.config, where, stop, bar)
     if step is None:
         raise CheckpointError(
             f"{folder} has done all its {recipe.config.steps} steps: nothing is left to resume"
@@ -111,23 +114,6 @@ def is_teacher(state: dict[str, Any]) -> bool:
     """Whether a checkpoint's state is that of a diffusion model: its recipe is named ...teacher... or ...style-lora."""
     name = str(state.get("recipe", ""))
     return "teacher" in name.split("-") or name.endswith("style-lora")
-
-
-def new_folder(runs: Path, name: str) -> Path:
-    """Make runs/NAME-NNN with the first number that is free. Raises OSError where it cannot be made."""
-    taken = [
-        int(p.name.rpartition("-")[2])
-        for p in runs.glob(f"{name}-[0-9]*")
-        if p.name.rpartition("-")[2].isdigit()
-    ]
-    number = max(taken, default=0) + 1
-    while True:
-        folder = runs / f"{name}-{number:03d}"
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:  # another run took it in between
-            number += 1
 
 
 def plain(value: Any) -> Any:
@@ -192,44 +178,23 @@ def _difference(name: str, then: Any, now: Any) -> str | None:
     return None if then == now else f"its {name} is {then}, this run's {now}"
 
 
-def _folder(name: str, where: RunOptions, state: dict[str, Any] | None) -> Path:
-    """The run's folder, free of what a former run left there. Raises FileExistsError if that may not go."""
-    if where.resume is not None and state is not None:
-        folder = where.resume if where.resume.is_dir() else where.resume.parent
-        if rank() == 0:
-            _forget(folder / "log.jsonl", state["k"])
-            _sweep(folder)
-        return folder
-    if where.folder is None:
-        return new_folder(where.runs, name)
-    if rank() > 0:  # number 0 makes it
-        return where.folder
-    former = [where.folder / file for file in ("config.json", "log.jsonl", "checkpoint.safetensors")]
-    if any(file.exists() for file in former) and not where.overwrite:
-        raise FileExistsError(
-            f"{where.folder} holds a run already: --resume it, --overwrite it or choose another folder"
-        )
-    where.folder.mkdir(parents=True, exist_ok=True)
-    for file in former:
-        file.unlink(missing_ok=True)
-    _sweep(where.folder)
-    return where.folder
+def _folder(name: str, where: RunOptions) -> Path:
+    """Where the run lives: where it was, where it was told to, or in a new place."""
+    if where.resume is not None:
+        return where.resume if where.resume.is_dir() else where.resume.parent
+    return where.folder or new_folder(where.runs, name)
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what a run that was killed while it saved has left."""
-    for part in folder.glob("checkpoint.safetensors.*.part"):
-        part.unlink(missing_ok=True)
-
-
-def _forget(log: Path, k: int) -> None:
-    """Drop the records of steps after k, which a killed run logged but did not save, and a line cut short."""
-    if log.exists():
-        lines = log.read_text().splitlines(keepends=True)
-        kept = (line for line in lines if line.endswith("}\n") and json.loads(line)["k"] <= k)
-        beside = log.with_name("log.jsonl.part")
-        beside.write_text("".join(kept))  # a full disk leaves the log as it was
-        os.replace(beside, log)
+def _prepare(
+    folder: Path, name: str, where: RunOptions, state: dict[str, Any] | None, config: dict[str, Any]
+) -> None:
+    """Free the folder of what must not stay, and write down what is run. Raises FileExistsError for a run that may not go."""
+    if state is None:
+        emptied(folder, where.overwrite)
+    else:
+        shortened(folder, state["k"])
+    print(f"{name}: {folder}", file=sys.stderr)
+    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
 
 
 def _bar(name: str, steps: int, state: dict[str, Any] | None, quiet: bool) -> tqdm:
