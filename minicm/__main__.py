@@ -17,6 +17,7 @@ import numpy
 import torch
 import tyro
 
+from minicm import __version__
 from minicm.checkpoint import CheckpointError, load_checkpoint, load_model
 from minicm.export import export
 from minicm.parallel import processes, rank
@@ -139,7 +140,10 @@ def complaint(error: Exception) -> str:
 
 
 def dispatch(argv: list[str]) -> int:
-    """Call the command, or the recipe to train, that the arguments name."""
+    """Call the command, or the recipe to train, that the arguments name; --version tells those of minicm and torch."""
+    if argv == ["--version"]:
+        print(f"minicm {__version__}, torch {torch.__version__}")
+        return 0
     if argv[:1] == ["train"]:
         trains = {name: train_command(name, recipe) for name, recipe in RECIPES.items()}
         return parse(trains, argv[1:], "minicm train", "RECIPE", "Train a recipe in its own run folder.")

@@ -11,6 +11,7 @@ import numpy
 import pytest
 import torch
 
+import minicm
 from minicm.__main__ import COMMANDS, RECIPES, main
 from minicm.checkpoint import describe, load_checkpoint, save_checkpoint
 from minicm.denoiser import Denoiser
@@ -240,3 +241,8 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     done = subprocess.run([sys.executable, "-m", "minicm", "recipes"], stdout=write, stderr=subprocess.PIPE)
     os.close(write)
     assert done.returncode == 0 and done.stderr == b""
+
+
+def test_the_versions_are_told(capsys):
+    assert command("--version") == 0
+    assert capsys.readouterr().out.split()[:3] == ["minicm", f"{minicm.__version__},", "torch"]
