@@ -10,7 +10,18 @@ import torch
 from torch import Tensor
 
 from minicm.course import specs
-from minicm.course.kit import Assignment, Impl, Task, Wrong, f64, is_tensor, plain, same, untouched
+from minicm.course.kit import (
+    Assignment,
+    Impl,
+    Task,
+    Wrong,
+    alike_within,
+    f64,
+    is_tensor,
+    plain,
+    same,
+    untouched,
+)
 from minicm.data.closed_forms import gaussian_flow
 from minicm.data.mixtures import GaussianMixture
 from minicm.denoiser import Denoiser
@@ -76,10 +87,7 @@ def shape_and_calls(name: str, evaluations: int) -> Callable[[Impl, int], None]:
             out = is_tensor(getattr(impl, name)(denoise, EDM(), x, t, t - 0.5), shape, dtype, call)
             if len(calls) != evaluations:
                 raise Wrong(f"{call} must evaluate denoise {evaluations} time(s), it did {len(calls)} times")
-            if not (out.flatten(1) == out.flatten(1)[:, :1]).all():
-                raise Wrong(
-                    f"{call} steps the parts of one sample differently: a (B,) has broadcast along the last axis"
-                )
+            alike_within(out, call, "times")
             untouched(torch.ones_like(x), x, name)
 
     check.__doc__ = f"{name} keeps shape and dtype and evaluates denoise {evaluations} time(s)"
@@ -95,10 +103,7 @@ def eps_shape(impl: Impl, seed: int) -> None:
         out = is_tensor(
             impl.eps_hat(EDM(), torch.ones(shape), torch.zeros(shape), t), shape, torch.float32, call
         )
-        if not (out.flatten(1) == out.flatten(1)[:, :1]).all():
-            raise Wrong(
-                f"{call} uses several times within one sample: a (B,) has broadcast along the last axis"
-            )
+        alike_within(out, call, "times")
 
 
 def eps_values(impl: Impl, seed: int) -> None:

@@ -9,7 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from minicm.course import specs
-from minicm.course.kit import Assignment, Impl, Task, Wrong, f64, is_tensor, same, untouched
+from minicm.course.kit import (
+    Assignment,
+    Impl,
+    Task,
+    Wrong,
+    alike_within,
+    f64,
+    is_tensor,
+    same,
+    two,
+    untouched,
+)
 from minicm.data.mixtures import GaussianMixture
 from minicm.metrics.consistency import paired_error
 from minicm.nets.mlp import MLP
@@ -130,10 +141,7 @@ def consistency_shape(impl: Impl, seed: int) -> None:
         out = is_tensor(impl.consistency(net, x, torch.arange(1.0, shape[0] + 1)), shape, torch.float32, call)
         if calls != [(shape, (shape[0],))]:
             raise Wrong(f"{call} must evaluate net once, with {shape} and ({shape[0]},); it did with {calls}")
-        if not (out.flatten(1) == out.flatten(1)[:, :1]).all():
-            raise Wrong(
-                f"{call} uses several times within one sample: a (B,) has broadcast along the last axis"
-            )
+        alike_within(out, call, "times")
         untouched(torch.ones(shape), x, "consistency")
 
 
@@ -183,9 +191,7 @@ def consistency_values(impl: Impl, seed: int) -> None:
 def interval_shape(impl: Impl, seed: int) -> None:
     """draw_interval returns (t, s), both (n,), neighbours on the grid with s below t"""
     grid = f64(specs.grid(6, 0.002, 80.0, 7.0))
-    drawn = impl.draw_interval(grid, 200, torch.Generator().manual_seed(seed))
-    if not isinstance(drawn, (tuple, list)) or len(drawn) != 2:
-        raise Wrong("draw_interval must return a pair (t, s)")
+    drawn = two(impl.draw_interval(grid, 200, torch.Generator().manual_seed(seed)), "draw_interval")
     t, s = (is_tensor(v, (200,), torch.float64, f"draw_interval's {name}") for name, v in zip("ts", drawn))
     if (t < s).any():
         raise Wrong("draw_interval returns t below s: t is the later time, with more noise, and comes first")
@@ -303,10 +309,7 @@ def loss_shape(impl: Impl, seed: int) -> None:
         )
         for name, model in (("f", f), ("f_target", f_target)):
             for x, _ in model.seen:
-                if not (x.flatten(1) == x.flatten(1)[:, :1]).all():
-                    raise Wrong(
-                        f"{call} calls {name} with several noise levels in one sample: t (B,) has broadcast along the last axis"
-                    )
+                alike_within(x, f"the point that {call} gives to {name}")
 
 
 def loss_solver(impl: Impl, seed: int) -> None:

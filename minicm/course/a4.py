@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,10 +16,12 @@ from minicm.course.kit import (
     Impl,
     Task,
     Wrong,
+    alike_within,
     f64,
     is_tensor,
     plain,
     same,
+    two,
     type_name,
     untouched,
 )
@@ -104,33 +105,18 @@ def pair_shape(impl: Impl, seed: int) -> None:
     for shape in SHAPES:
         t = torch.arange(1.0, shape[0] + 1).double()
         x0, eps = torch.zeros(shape), torch.ones(shape)
-        for name, x in zip(("x_t", "x_s"), two(impl.pair(x0, eps, t, t / 2))):
+        for name, x in zip(("x_t", "x_s"), two(impl.pair(x0, eps, t, t / 2), "pair")):
             call = f"pair's {name} for x0 {shape}"
-            one_level(is_tensor(x, shape, torch.float32, call), call)
+            alike_within(is_tensor(x, shape, torch.float32, call), call)
         untouched(torch.zeros(shape), x0, "pair")
         untouched(torch.ones(shape), eps, "pair")
-
-
-def two(value: Any) -> tuple:
-    """The value as a pair. Raises Wrong where it is none."""
-    if not isinstance(value, (tuple, list)) or len(value) != 2:
-        raise Wrong(f"pair must return two tensors, (x_t, x_s), got {type_name(value)}")
-    return tuple(value)
-
-
-def one_level(x: Tensor, call: str) -> None:
-    """Raises Wrong where samples made of equal numbers do not come out as equal numbers."""
-    if not (x.flatten(1) == x.flatten(1)[:, :1]).all():
-        raise Wrong(
-            f"{call} has several noise levels in one sample: t (B,) has broadcast along the last axis"
-        )
 
 
 def pair_values(impl: Impl, seed: int) -> None:
     """x_t = x0 + t eps and x_s = x0 + s eps, with one and the same eps"""
     x0, eps, t, s = batch(seed)
     x_t, x_s = x0 + t[:, None] * eps, x0 + s[:, None] * eps
-    got = [is_tensor(x, (4, 2), torch.float64, "pair") for x in two(impl.pair(x0, eps, t, s))]
+    got = [is_tensor(x, (4, 2), torch.float64, "pair") for x in two(impl.pair(x0, eps, t, s), "pair")]
     causes = {"eps is not scaled by the noise level": x0 + eps, "x_t and x_s are exchanged": x_s}
     same(
         got[0],
@@ -357,7 +343,7 @@ def loss_shape(impl: Impl, seed: int) -> None:
         is_tensor(losses, shape[:1], torch.float32, call)
         for name, model in (("f", f), ("f_target", f_target)):
             for x, _ in model.seen:
-                one_level(x, f"the point that {call} gives to {name}")
+                alike_within(x, f"the point that {call} gives to {name}")
 
 
 def loss_calls(impl: Impl, seed: int) -> None:

@@ -9,7 +9,18 @@ import torch
 from torch import Tensor
 
 from minicm.course import specs
-from minicm.course.kit import Assignment, Impl, Task, Wrong, close, f64, is_tensor, same, untouched
+from minicm.course.kit import (
+    Assignment,
+    Impl,
+    Task,
+    Wrong,
+    alike_within,
+    close,
+    f64,
+    is_tensor,
+    same,
+    untouched,
+)
 from minicm.data.mixtures import GaussianMixture
 from minicm.metrics.modes import mode_covariance_ratio, mode_occupancy, outlier_fraction
 from minicm.schedules import EDM, Schedule, TrigFlow
@@ -50,21 +61,13 @@ class Noise:
         return z
 
 
-def per_sample_only(out: Tensor, call: str) -> None:
-    """Raises Wrong where one sample of a result holds several numbers, although its input held one."""
-    if not (out.flatten(1) == out.flatten(1)[:, :1]).all():
-        raise Wrong(
-            f"{call} uses several noise levels in one sample: a (B,) has broadcast along the last axis"
-        )
-
-
 # ---------------------------------------------------------------------------------------------- re-noise
 def renoise_shape(impl: Impl, seed: int) -> None:
     """renoise keeps shape and dtype, also where the batch is as long as the image is wide"""
     for shape in ((3, 2), (4, 3, 4, 4)):
         x, eps, s = torch.zeros(shape), torch.ones(shape), torch.arange(1.0, shape[0] + 1).double()
         call = f"renoise of x {shape} float32, s ({shape[0]},) float64"
-        per_sample_only(is_tensor(impl.renoise(x, s, eps), shape, torch.float32, call), call)
+        alike_within(is_tensor(impl.renoise(x, s, eps), shape, torch.float32, call), call)
         untouched(torch.zeros(shape), x, "renoise")
 
 
@@ -217,7 +220,7 @@ def gamma_shape(impl: Impl, seed: int) -> None:
         s = torch.arange(1.0, shape[0] + 1).double()
         call = f"gamma_step of x {shape} float32, s ({shape[0]},) float64"
         got = is_tensor(impl.gamma_step(EDM(), x, x0, 2 * s, s, 0.3, eps), shape, torch.float32, call)
-        per_sample_only(got, call)
+        alike_within(got, call)
 
 
 def gamma_ends(impl: Impl, seed: int) -> None:

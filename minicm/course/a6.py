@@ -9,7 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from minicm.course import specs
-from minicm.course.kit import Assignment, Impl, Task, Wrong, f64, is_tensor, same, type_name, untouched
+from minicm.course.kit import (
+    Assignment,
+    Impl,
+    Task,
+    Wrong,
+    alike_within,
+    f64,
+    is_tensor,
+    same,
+    type_name,
+    untouched,
+)
 from minicm.data.mixtures import GaussianMixture
 from minicm.denoiser import Denoiser, guided
 from minicm.distances import l2, pseudo_huber
@@ -33,13 +44,8 @@ def guide_shape(impl: Impl, seed: int) -> None:
     for shape in ((3, 2), (4, 3, 4, 4)):
         D_c, D_null, call = torch.ones(shape), torch.zeros(shape), f"guide of x0_hat {shape}"
         out = impl.guide(D_c, D_null, torch.arange(shape[0]).double())
-        _one_value_a_sample(is_tensor(out, shape, torch.float32, call), "w", call)
+        alike_within(is_tensor(out, shape, torch.float32, call), call, "w")
         untouched(torch.ones(shape), D_c, "guide")
-
-
-def _one_value_a_sample(out: Tensor, name: str, call: str) -> None:
-    if not (out.flatten(1) == out.flatten(1)[:, :1]).all():
-        raise Wrong(f"{call} uses several {name} within one sample: a (B,) has broadcast along the last axis")
 
 
 def guide_values(impl: Impl, seed: int) -> None:
@@ -91,7 +97,7 @@ def step_asks(impl: Impl, seed: int) -> None:
         for point, time, _ in teacher.seen:
             if not (torch.equal(point, x) and torch.equal(time.double(), t)):
                 raise Wrong(f"{call} asks the teacher at another point or time than (x, t)")
-        _one_value_a_sample(out, "times or w", call)
+        alike_within(out, call, "times or w")
 
 
 def step_values(impl: Impl, seed: int) -> None:
@@ -288,7 +294,7 @@ def loss_shape(impl: Impl, seed: int) -> None:
         is_tensor(losses, shape[:1], torch.float32, call)
         for model in (f, f_target):
             for x, *_ in model.seen:
-                _one_value_a_sample(x, "noise levels", call)
+                alike_within(x, call)
 
 
 def loss_step(impl: Impl, seed: int) -> None:

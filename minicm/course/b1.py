@@ -16,10 +16,11 @@ from minicm.course.kit import (
     Impl,
     Task,
     Wrong,
+    alike_within,
     f64,
     is_tensor,
     same,
-    type_name,
+    two,
     untouched,
 )
 from minicm.data.mixtures import GaussianMixture
@@ -102,14 +103,8 @@ def consistency_shape(impl: Impl, seed: int) -> None:
             torch.ones(shape),
             f"consistency of x {shape}",
         )
-        one_angle(is_tensor(impl.consistency(spread, x, t), shape, torch.float32, call), call)
+        alike_within(is_tensor(impl.consistency(spread, x, t), shape, torch.float32, call), call, "angles")
         untouched(torch.ones(shape), x, "consistency")
-
-
-def one_angle(x: Tensor, call: str) -> None:
-    """Raises Wrong where samples made of equal numbers do not come out as equal numbers."""
-    if not (x.flatten(1) == x.flatten(1)[:, :1]).all():
-        raise Wrong(f"{call} uses several angles within one sample: t (B,) has broadcast along the last axis")
 
 
 def consistency_values(impl: Impl, seed: int) -> None:
@@ -146,7 +141,7 @@ def velocity_shape(impl: Impl, seed: int) -> None:
     """velocity keeps shape and dtype, and gives each sample its own angle"""
     for shape in SHAPES:
         t, x, call = torch.linspace(0.3, 1.2, shape[0]).double(), torch.ones(shape), f"velocity of x {shape}"
-        one_angle(is_tensor(impl.velocity(x, x / 2, t), shape, torch.float32, call), call)
+        alike_within(is_tensor(impl.velocity(x, x / 2, t), shape, torch.float32, call), call, "angles")
         untouched(torch.ones(shape), x, "velocity")
 
 
@@ -191,18 +186,11 @@ class Waves:
         return [a * first, a * (2 * t * p * dp + dt * p * p + dq)]
 
 
-def two(value: Any) -> tuple:
-    """The value as a pair. Raises Wrong where it is none."""
-    if not isinstance(value, (tuple, list)) or len(value) != 2:
-        raise Wrong(f"derivative must return two tensors, F and its derivative, got {type_name(value)}")
-    return tuple(value)
-
-
 def derivative_shape(impl: Impl, seed: int) -> None:
     """derivative returns F(x, t) and its derivative, both like x"""
     for shape in SHAPES:
         t, x = torch.linspace(0.3, 1.2, shape[0]).double(), torch.ones(shape)
-        pair = two(impl.derivative(spread, x, t, torch.zeros(shape), torch.ones_like(t)))
+        pair = two(impl.derivative(spread, x, t, torch.zeros(shape), torch.ones_like(t)), "derivative")
         for name, value in zip(("value", "derivative"), pair):
             is_tensor(value, shape, torch.float32, f"derivative's {name} for x {shape}")
 
@@ -210,7 +198,7 @@ def derivative_shape(impl: Impl, seed: int) -> None:
 def derivative_values(impl: Impl, seed: int) -> None:
     """the derivative is exact along x and t together, each sample along its own direction"""
     F, dT = Waves(), [1.0, 0.5, -2.0, 0.0]
-    value, got = two(impl.derivative(F, f64(X), T, f64(DX), f64(dT)))
+    value, got = two(impl.derivative(F, f64(X), T, f64(DX), f64(dT)), "derivative")
     none = [[0.0, 0.0]] * 4
     causes: Causes = {
         "the change of x is left out: this is the partial derivative by t": rows(
@@ -234,7 +222,7 @@ def tangent_shape(impl: Impl, seed: int) -> None:
     """tangent keeps shape and dtype, and gives each sample its own angle"""
     for shape in SHAPES:
         t, x, call = torch.linspace(0.3, 1.2, shape[0]).double(), torch.ones(shape), f"tangent of x {shape}"
-        one_angle(is_tensor(impl.tangent(spread, x, t, x / 2), shape, torch.float32, call), call)
+        alike_within(is_tensor(impl.tangent(spread, x, t, x / 2), shape, torch.float32, call), call, "angles")
         untouched(torch.ones(shape), x, "tangent")
 
 

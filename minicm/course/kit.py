@@ -205,6 +205,19 @@ def plain(value: Any) -> Any:
     return value.item() if isinstance(value, Tensor) and value.ndim == 0 else value
 
 
+def alike_within(out: Tensor, call: str, what: str = "noise levels") -> None:
+    """Raises Wrong where one sample of a result holds several numbers, although all that went into it were equal."""
+    if not (out.flatten(1) == out.flatten(1)[:, :1]).all():
+        raise Wrong(f"{call} uses several {what} within one sample: a (B,) has broadcast along the last axis")
+
+
+def two(value: Any, call: str) -> tuple:
+    """The value as a pair. Raises Wrong where it is none."""
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise Wrong(f"{call} must return two tensors, got {type_name(value)}")
+    return tuple(value)
+
+
 def type_name(value: Any) -> str:
     """How a value's type is told to a student."""
     return getattr(value, "type_name", type(value).__name__)
