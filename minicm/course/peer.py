@@ -70,9 +70,8 @@ class Peer:
         if ref is None or not tensor.is_floating_point():
             return tensor
         tensor._ref = int(ref)  # type: ignore[attr-defined]
-        if (
-            self.graph and len(self._leaves) == 1
-        ):  # to the grader's own question: a node of its graph, by _linked
+        # an answer to the grader's own question is a node of its graph, by _linked
+        if self.graph and len(self._leaves) == 1:
             return tensor
         self._leaves[-1][int(ref)] = tensor.requires_grad_()
         return tensor
@@ -191,10 +190,9 @@ class Peer:
         grad = Unpacker(self, body).unpack(head["grad"])
         grads: list[Tensor | None] = []
         if output is not None and output.requires_grad and wanted and grad.shape == output.shape:
+            # not torch.autograd.grad(output, wanted, grad): that imports sympy, 3 s
             with torch.enable_grad():
-                along = (
-                    output * grad
-                ).sum()  # torch.autograd.grad(output, wanted, grad) would import sympy: 3 s
+                along = (output * grad).sum()
             grads = list(torch.autograd.grad(along, wanted, retain_graph=True, allow_unused=True))
         found = iter(grads)
         result = [next(found, None) if ref in leaves else None for ref in head["wrt"]]
