@@ -192,7 +192,7 @@ def w_embedding(w: float, dim: int) -> list[float]:
 
 # ------------------------------------------------------------------------------- B1: sCM's tangent
 def angle_below(t: float, mean: float, std: float, sd: float) -> float:
-    """sCM, arXiv:2410.11081, section 4: the probability that arctan(e^tau/sd) <= t, tau ~ N(mean, std^2)."""
+    """sCM, arXiv:2410.11081, Algorithm 1: the probability that arctan(e^tau/sd) <= t, tau ~ N(mean, std^2)."""
     return (1 + math.erf((math.log(sd * math.tan(t)) - mean) / (math.sqrt(2) * std))) / 2
 
 

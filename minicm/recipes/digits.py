@@ -60,7 +60,7 @@ def digits_teacher(*, config: TrainConfig = TrainConfig(steps=2000, batch=64, lr
 def digits_cd(
     *, teacher: Path, config: TrainConfig = TrainConfig(steps=1200, batch=64, lr=1e-3, ema=0.998)
 ) -> Recipe:
-    """Consistency distillation of a digits-teacher, from its weights, with the settings found for 2-D but for c.
+    """Consistency distillation of a digits-teacher, from its weights, with the settings found for 2-D but for c and the average.
 
     Args:
         teacher: run folder or checkpoint of a digits-teacher

@@ -17,7 +17,7 @@ from torch import Tensor
 def draw_angles(
     n: int, generator: torch.Generator, mean: float = -1.0, std: float = 1.4, sigma_d: float = 0.5
 ) -> Tensor:
-    """sCM's training times, t = arctan(e^tau/sigma_d) with tau ~ N(mean, std^2): section 4. Returns (n,), float64."""
+    """sCM's training times, t = arctan(e^tau/sigma_d) with tau ~ N(mean, std^2): Algorithm 1. Returns (n,), float64."""
     raise NotImplementedError
 
 
@@ -48,7 +48,7 @@ def tangent(F: Callable, x: Tensor, t: Tensor, dx: Tensor, sigma_d: float = 0.5,
 
 
 def normalize(g: Tensor, c: float = 0.1) -> Tensor:
-    """The tangent with its length brought below 1: section 4, tangent normalisation. (B, *D) -> (B, *D)."""
+    """The tangent with its length brought below 1: section 4.2, tangent normalisation. (B, *D) -> (B, *D)."""
     raise NotImplementedError
 
 
