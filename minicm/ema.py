@@ -20,6 +20,15 @@ def frozen_copy(model: Model) -> Model:
     return kept
 
 
+def power_decay(k: int, gamma: float = 6.94) -> float:
+    """The decay of update k = 1, 2, ... that makes an average in which update i weighs as i^gamma.
+
+    EDM2, arXiv:2312.02696, section 3.1, the power-function average; 6.94 is its width of .10: the weights are 11 % of the
+    training old on average, however long that is. The first decay is 0, so the weights of the start weigh nothing.
+    """
+    return (1 - 1 / k) ** (gamma + 1)
+
+
 @torch.no_grad()
 def ema_update(average: nn.Module, model: nn.Module, decay: float) -> None:
     """average <- decay average + (1 - decay) model, weight by weight, in place; buffers are copied.

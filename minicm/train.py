@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from minicm.denoiser import Denoiser
-from minicm.ema import Model, ema_update, frozen_copy
+from minicm.ema import Model, ema_update, frozen_copy, power_decay
 from minicm.objectives.base import Objective
 from minicm.parallel import from_first, share, sum_gradients, world
 from minicm.resume import restore, state_of
@@ -38,7 +38,7 @@ class TrainConfig:
     beta1: float = 0.9  # Adam's average of gradients
     beta2: float = 0.99  # Adam's average of their squares
     clip: float | None = None  # largest gradient norm; None for no clipping
-    ema: float = 0.999  # decay of the evaluation average
+    ema: float | None = None  # decay of the evaluation average; None: one that forgets the start, `power_decay`
     radam: bool = False  # the consistency papers' RAdam in place of Adam
     seed: int = 0  # of data and draws
     device: str = "cpu"  # "cuda" for a GPU
@@ -56,8 +56,9 @@ class TrainConfig:
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} must be positive and finite, got {value}")
         for name in ("final_lr", "ema"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {value}")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
@@ -154,7 +155,7 @@ def _updates(
             loss += losses.detach()
         _descend(loss, x0, optimiser, config, k)
         ema_update(f_target, f, objective.target_decay(k, config.steps))
-        ema_update(ema, f, config.ema)
+        ema_update(ema, f, power_decay(k + 1) if config.ema is None else config.ema)
         state = partial(state_of, k + 1, models, optimiser, generator, settings)
         yield Step(k + 1, loss, f, f_target, ema, state)
 

@@ -79,16 +79,6 @@ def test_a_budget_buys_steps():
         steps_within(2047, recipe)
 
 
-def test_the_average_of_a_short_training_forgets_its_start():
-    config = TrainConfig(steps=10_000, batch=8, lr=1e-3)
-    assert compare.shortened(config, 10_000) == config
-    for steps in (5, 100, 2000):
-        short = compare.shortened(config, steps)
-        assert (
-            short.steps == steps and short.ema**steps < 1e-4
-        )  # e^-10 is 5e-5: what is left of the first weights
-
-
 # -------------------------------------------------------------------------------------- the comparison
 def tiny_teacher(*, data="ring", config=TrainConfig(steps=9, batch=16, lr=1e-2)) -> Recipe:
     return Recipe(small(seed=config.seed), DSM(), mixtures.points_named(data), config)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from minicm.ema import ema_update, frozen_copy
+from minicm.ema import ema_update, frozen_copy, power_decay
 
 
 def constant(value: float) -> nn.Module:
@@ -48,6 +48,31 @@ def test_the_closed_form_for_a_model_that_moves():
         ema_update(average, model, mu)
     expected = sum((1 - mu) * mu ** (20 - k) * k for k in range(1, 21))
     assert weights(average) == pytest.approx([expected] * 6, rel=1e-14)  # 20 roundings
+
+
+def shares(k: int, gamma: float) -> list[float]:
+    """How much the start and each of k updates weigh in the power-function average."""
+    found = [1.0]
+    for i in range(1, k + 1):
+        decay = power_decay(i, gamma)
+        found = [share * decay for share in found] + [1 - decay]
+    return found
+
+
+def test_the_default_average_forgets_the_start():
+    for k, most in ((1, 0.0), (100, 1e-3), (1000, 1e-6)):
+        assert shares(k, 6.94)[0] <= most
+    # nor does a first tenth of the training stay behind it: (1/10)^7.94
+    assert sum(shares(1000, 6.94)[:101]) == pytest.approx(0.1**7.94, rel=1e-9)
+
+
+def test_the_power_function_average_has_its_published_width():
+    # EDM2, section 3.1: gamma = 6.94 and 16.97 have standard deviations of .10 and .05 of the training
+    for gamma, width in ((6.94, 0.10), (16.97, 0.05)):
+        share, n = shares(1000, gamma), 1000
+        mean = sum(i * s for i, s in enumerate(share)) / n
+        spread = sum(s * (i / n - mean) ** 2 for i, s in enumerate(share)) ** 0.5
+        assert spread == pytest.approx(width, rel=5e-3)  # steps of a thousandth, and three printed digits of gamma
 
 
 def test_it_agrees_with_torchs_own_average():

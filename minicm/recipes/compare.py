@@ -23,7 +23,6 @@ from minicm.recipes.report import figure, table
 from minicm.recipes.run import Recipe, RunOptions, run
 from minicm.recipes.trajectory import MixtureName
 from minicm.schedules import EDM, Schedule
-from minicm.train import TrainConfig
 
 METHODS: dict[str, Callable[..., Recipe]] = {
     "teacher": mixtures.mixture_teacher,
@@ -161,7 +160,7 @@ def _train(task: Task, folder: Path, teacher: Path, exact: GaussianMixture) -> d
     options |= {"teacher": teacher} if task.method in FROM_TEACHER else {}
     recipe = make(**options)
     if task.evaluations is not None:
-        options["config"] = shortened(config, steps_within(task.evaluations, recipe))
+        options["config"] = replace(config, steps=steps_within(task.evaluations, recipe))
         recipe = make(**options)
     rate, steps = matmul_rate(), recipe.config.steps
     where = RunOptions(folder=task.folder(folder), overwrite=True, save_every=steps)
@@ -179,14 +178,6 @@ def _train(task: Task, folder: Path, teacher: Path, exact: GaussianMixture) -> d
         "rows": {row.name: row.value for row in rows},
         "floors": {row.name: row.floor for row in rows if row.floor is not None},
     }
-
-
-def shortened(config: TrainConfig, steps: int) -> TrainConfig:
-    """A config for another number of steps; the evaluation average reaches back over a tenth of them at most.
-
-    With .999 after 1,000 steps more than a third of the average would still be the weights of the start.
-    """
-    return replace(config, steps=steps, ema=min(config.ema, max(0.0, 1 - 10 / steps)))
 
 
 def _measure(method: str, f: Any, recipe: Recipe, exact: GaussianMixture) -> list[Row]:

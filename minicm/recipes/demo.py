@@ -60,7 +60,7 @@ def demo(*, fast: bool = False, runs: Path = Path("runs"), seed: int = 0, quiet:
     print(f"demo: {folder}", file=sys.stderr)
     scale = 50 if fast else 1
     teaching, learning = (
-        replace(config, steps=config.steps // scale, ema=0.9 if fast else config.ema, seed=seed)
+        replace(config, steps=config.steps // scale, seed=seed)
         for config in (TEACHER, STUDENTS)
     )
     models: dict[str, Denoiser] = {}

@@ -47,7 +47,7 @@ SHIFT = math.log(RMS / 0.5)  # of the mean ln sigma, against the papers' sigma_d
 DROPPED = 0.2  # share of labels that are dropped
 
 
-def digits_teacher(*, config: TrainConfig = TrainConfig(steps=2000, batch=64, lr=2e-3, ema=0.998)) -> Recipe:
+def digits_teacher(*, config: TrainConfig = TrainConfig(steps=2000, batch=64, lr=2e-3)) -> Recipe:
     """A diffusion teacher of the digits, with classes (EDM).
 
     Args:
@@ -58,7 +58,7 @@ def digits_teacher(*, config: TrainConfig = TrainConfig(steps=2000, batch=64, lr
 
 
 def digits_cd(
-    *, teacher: Path, config: TrainConfig = TrainConfig(steps=1200, batch=64, lr=1e-3, ema=0.998)
+    *, teacher: Path, config: TrainConfig = TrainConfig(steps=1200, batch=64, lr=1e-3)
 ) -> Recipe:
     """Consistency distillation of a digits-teacher, from its weights, with the settings found for 2-D but for c and the average.
 
@@ -78,7 +78,7 @@ def digits_cd(
 
 
 def digits_ect(
-    *, teacher: Path, config: TrainConfig = TrainConfig(steps=1200, batch=64, lr=1e-3, ema=0.995)
+    *, teacher: Path, config: TrainConfig = TrainConfig(steps=1200, batch=64, lr=1e-3)
 ) -> Recipe:
     """Easy consistency tuning: from a digits-teacher's weights, on the data alone.
 
@@ -95,7 +95,7 @@ def digits_ect(
     return Recipe(consistency_model(tuned_net(diffusion_model(teacher))), objective, pixels(), config)
 
 
-def digits_ict(*, config: TrainConfig = TrainConfig(steps=1600, batch=64, lr=1e-3, ema=0.998)) -> Recipe:
+def digits_ict(*, config: TrainConfig = TrainConfig(steps=1600, batch=64, lr=1e-3)) -> Recipe:
     """Improved consistency training of the digits: no teacher, random weights.
 
     Args:
@@ -112,7 +112,7 @@ def digits_ict(*, config: TrainConfig = TrainConfig(steps=1600, batch=64, lr=1e-
 
 
 def digits_scm(
-    *, teacher: Path, config: TrainConfig = TrainConfig(steps=300, batch=64, lr=1e-3, ema=0.995)
+    *, teacher: Path, config: TrainConfig = TrainConfig(steps=300, batch=64, lr=1e-3)
 ) -> Recipe:
     """Continuous-time distillation (sCD) of a digits-teacher, whose EDM clock is turned into TrigFlow.
 

@@ -50,7 +50,7 @@ def digits_lcd(
     *,
     teacher: Path,
     autoencoder: Path = AUTOENCODER,
-    config: TrainConfig = TrainConfig(steps=1500, batch=128, lr=1e-3, ema=0.998),
+    config: TrainConfig = TrainConfig(steps=1500, batch=128, lr=1e-3),
 ) -> Recipe:
     """Latent consistency distillation: the class and the guidance scale are inputs of the student.
 
@@ -69,7 +69,7 @@ def digits_tcd(
     *,
     teacher: Path,
     autoencoder: Path = AUTOENCODER,
-    config: TrainConfig = TrainConfig(steps=1500, batch=128, lr=1e-3, ema=0.998),
+    config: TrainConfig = TrainConfig(steps=1500, batch=128, lr=1e-3),
 ) -> Recipe:
     """Trajectory consistency distillation in the latent space, guided: from any time to any earlier one.
 
@@ -90,7 +90,7 @@ def digits_lcm_lora(
     autoencoder: Path = AUTOENCODER,
     rank: int = 8,
     w: float = 1.0,
-    config: TrainConfig = TrainConfig(steps=1000, batch=128, lr=2e-3, ema=0.998),
+    config: TrainConfig = TrainConfig(steps=1000, batch=128, lr=2e-3),
 ) -> Recipe:
     """LCM-LoRA: the latent teacher itself, made fast by low-rank adapters.
 

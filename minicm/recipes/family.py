@@ -88,7 +88,7 @@ def mixture_scd(
     *,
     data: DataName = "ring",
     teacher: Path | None = None,
-    config: TrainConfig = TrainConfig(steps=5000, batch=512, lr=4e-3, ema=0.998),
+    config: TrainConfig = TrainConfig(steps=5000, batch=512, lr=4e-3),
 ) -> Recipe:
     """Continuous-time consistency distillation (sCM with a teacher), from scratch.
 

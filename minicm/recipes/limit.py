@@ -28,7 +28,7 @@ from minicm.times import LogNormalAngles, LogNormalIndex, karras_grid
 from minicm.train import Data, TrainConfig, train
 
 EVALUATIONS = 2_000_000  # of each training
-CONFIG = TrainConfig(steps=1562, batch=256, lr=2e-3, ema=0.993)  # ten times the average's reach
+CONFIG = TrainConfig(steps=1562, batch=256, lr=2e-3)
 RING, CLOCK = GaussianMixture.ring(), TrigFlow()
 
 
