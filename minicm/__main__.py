@@ -18,91 +18,34 @@ import torch
 import tyro
 
 from minicm import __version__
-from minicm.checkpoint import CheckpointError, load_checkpoint, load_model
-from minicm.export import export
+from minicm.bench import bench
+from minicm.checkpoint import CheckpointError, export, load_checkpoint, load_model
+from minicm.data.named import points_named
+from minicm.demo import demo
+from minicm.evaluate import guided, pictures
+from minicm.evaluate.compare import compare
+from minicm.evaluate.pictures import Trained, trained
+from minicm.evaluate.points import evaluate, evaluate_teacher
+from minicm.evaluate.rows import Row, table, with_bands
 from minicm.parallel import processes, rank
 from minicm.plots.images import sheet
-from minicm.recipes import (
-    cifar10,
-    cifar10_published,
-    digits,
-    digits_latent,
-    evaluate_cifar10,
-    evaluate_digits,
-    family,
-    guided,
-    lora,
-    mixtures,
-    trajectory,
-    upper_bound,
-)
-from minicm.recipes.bench import bench
-from minicm.recipes.compare import compare
-from minicm.recipes.demo import demo
-from minicm.recipes.evaluate import (
-    LEVELS,
-    Row,
-    evaluate,
-    evaluate_teacher,
-    sampling_times,
-    table,
-    with_bands,
-)
-from minicm.recipes.run import Recipe, RunOptions, is_teacher, run
-from minicm.recipes.trained import Trained, trained
-from minicm.sampling import Counted, sample
+from minicm.recipes import RECIPES
+from minicm.runs.run import Recipe, RunOptions, is_teacher, run
+from minicm.sampling import LEVELS, Counted, sample, sampling_times
 from minicm.train import Diverged
 
-RECIPES: dict[str, Callable[..., Recipe]] = {
-    "mixture-teacher": mixtures.mixture_teacher,
-    "mixture-cd": mixtures.mixture_cd,
-    "mixture-cd-published": mixtures.mixture_cd_published,
-    "mixture-ct": mixtures.mixture_ct,
-    "mixture-ct-published": mixtures.mixture_ct_published,
-    "mixture-ict": family.mixture_ict,
-    "mixture-ect": family.mixture_ect,
-    "mixture-sct": family.mixture_sct,
-    "mixture-scd": family.mixture_scd,
-    "mixture-regression": upper_bound.mixture_regression,
-    "mixture-tcd": trajectory.mixture_tcd,
-    "mixture-guided-teacher": guided.mixture_guided_teacher,
-    "mixture-lcd": guided.mixture_lcd,
-    "mixture-lcd-published": guided.mixture_lcd_published,
-    "mixture-lcf": guided.mixture_lcf,
-    "mixture-lcm-lora": lora.mixture_lcm_lora,
-    "mixture-style-lora": lora.mixture_style_lora,
-    "digits-teacher": digits.digits_teacher,
-    "digits-cd": digits.digits_cd,
-    "digits-ect": digits.digits_ect,
-    "digits-ict": digits.digits_ict,
-    "digits-scm": digits.digits_scm,
-    "digits-latent-teacher": digits_latent.digits_latent_teacher,
-    "digits-lcd": digits_latent.digits_lcd,
-    "digits-tcd": digits_latent.digits_tcd,
-    "digits-lcm-lora": digits_latent.digits_lcm_lora,
-    "cifar10-teacher": cifar10.cifar10_teacher,
-    "cifar10-teacher-published": cifar10_published.cifar10_teacher_published,
-    "cifar10-cd": cifar10.cifar10_cd,
-    "cifar10-cd-published": cifar10_published.cifar10_cd_published,
-    "cifar10-ct": cifar10.cifar10_ct,
-    "cifar10-ct-published": cifar10_published.cifar10_ct_published,
-    "cifar10-ect": cifar10.cifar10_ect,
-    "cifar10-ect-published": cifar10_published.cifar10_ect_published,
-    "cifar10-lcd": cifar10.cifar10_lcd,
-    "cifar10-lcd-published": cifar10_published.cifar10_lcd_published,
-}
 # what `evaluate` reports of a recipe's run; of those that are not here, errors of unconditional samples
 REPORTS: dict[str, Callable[..., list[Row]]] = {
-    "mixture-tcd": trajectory.evaluate_run,
-    "mixture-guided-teacher": guided.evaluate_run,
-    "mixture-lcd": guided.evaluate_run,
-    "mixture-lcd-published": guided.evaluate_run,
-    "mixture-lcf": guided.evaluate_run,
-    "mixture-lcm-lora": lora.evaluate_run,
-    "mixture-style-lora": lora.evaluate_run,
+    "mixture-tcd": guided.evaluate_trajectory_run,
+    "mixture-guided-teacher": guided.evaluate_guided_run,
+    "mixture-lcd": guided.evaluate_guided_run,
+    "mixture-lcd-published": guided.evaluate_guided_run,
+    "mixture-lcf": guided.evaluate_guided_run,
+    "mixture-lcm-lora": guided.evaluate_lora_run,
+    "mixture-style-lora": guided.evaluate_lora_run,
 }
-REPORTS |= {name: evaluate_digits.evaluate_run for name in RECIPES if name.startswith("digits-")}
-REPORTS |= {name: evaluate_cifar10.evaluate_run for name in RECIPES if name.startswith("cifar10-")}
+REPORTS |= {name: pictures.evaluate_digits for name in RECIPES if name.startswith("digits-")}
+REPORTS |= {name: pictures.evaluate_cifar10 for name in RECIPES if name.startswith("cifar10-")}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -182,15 +125,11 @@ def train_command(name: str, recipe: Callable[..., Recipe]) -> Callable[..., int
         with processes():
             done = run(name, recipe(**options), options, where)
             if rank() == 0:
-                print(
-                    f"{done.folder}: {done.k} steps in {done.seconds:.0f} s; see: minicm evaluate {done.folder}"
-                )
+                print(f"{done.folder}: {done.k} steps in {done.seconds:.0f} s; see: minicm evaluate {done.folder}")
         return 130 if done.interrupted else 0
 
     own = inspect.signature(recipe)
-    where = inspect.Parameter(
-        "where", inspect.Parameter.KEYWORD_ONLY, default=RunOptions(), annotation=RunOptions
-    )
+    where = inspect.Parameter("where", inspect.Parameter.KEYWORD_ONLY, default=RunOptions(), annotation=RunOptions)
     command.__signature__ = own.replace(parameters=[*own.parameters.values(), where])  # type: ignore[attr-defined]
     command.__annotations__ = {**recipe.__annotations__, "where": RunOptions}
     return command
@@ -244,9 +183,7 @@ def sample_command(
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
     if is_teacher(load_checkpoint(checkpoint)):
-        raise ValueError(
-            f"{checkpoint} holds a diffusion model, which one step cannot sample: distil it first"
-        )
+        raise ValueError(f"{checkpoint} holds a diffusion model, which one step cannot sample: distil it first")
     run = trained(checkpoint)
     generator = torch.Generator().manual_seed(seed)
     given = conditioning(run.model, n, label, w, generator)
@@ -256,9 +193,7 @@ def sample_command(
 def evaluate_command(
     checkpoint: tyro.conf.Positional[Path],
     *,
-    n: Annotated[
-        int | None, tyro.conf.arg(help_behavior_hint="(default: 4000 points, 2000 pictures)")
-    ] = None,
+    n: Annotated[int | None, tyro.conf.arg(help_behavior_hint="(default: 4000 points, 2000 pictures)")] = None,
     seed: int = 0,
 ) -> int:
     """Hold a trained model against the exact answer; one of pictures against pictures that it was not trained on.
@@ -280,7 +215,7 @@ def evaluate_command(
         rows = REPORTS[recipe](checkpoint, n=n, seed=seed)
     else:
         measure = evaluate_teacher if is_teacher(state) else evaluate
-        rows = measure(model, mixtures.points_named(name), n=n, seed=seed)
+        rows = measure(model, points_named(name), n=n, seed=seed)
     print(table(with_bands(f"{recipe} {name}".strip(), rows)))
     return 0
 
@@ -439,9 +374,7 @@ def course_command(
         return 0
     if assignment is None:
         raise ValueError(f"{what} grades one assignment: give --assignment {'|'.join(ASSIGNMENTS)}")
-    {"gradescope": gradescope_zip, "classroom50": classroom50}[what](
-        assignment_named(assignment), dest, torch_index
-    )
+    {"gradescope": gradescope_zip, "classroom50": classroom50}[what](assignment_named(assignment), dest, torch_index)
     print(dest)
     return 0
 

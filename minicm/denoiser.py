@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minicm.schedules import EDM, Denoise, Schedule, expand, known
+from minicm.schedules import EDM, Denoise, Schedule, expand, known_true
 
 
 class Denoiser(nn.Module):
@@ -34,9 +34,7 @@ class Denoiser(nn.Module):
     net: Any  # an nn.Module; what else it offers (options, classes, ...) differs from net to net
     autocast: torch.dtype | None = None  # of the matrix products inside the network; None: as its weights are
 
-    def __init__(
-        self, net: nn.Module, schedule: Schedule = EDM(), sigma_data: float = 0.5, t_min: float = 0.0
-    ) -> None:
+    def __init__(self, net: nn.Module, schedule: Schedule = EDM(), sigma_data: float = 0.5, t_min: float = 0.0) -> None:
         super().__init__()
         if not sigma_data > 0:
             raise ValueError(f"sigma_data must be positive (the data's standard deviation), got {sigma_data}")
@@ -96,10 +94,8 @@ class Denoiser(nn.Module):
         if label is not None:
             check_label(label, getattr(self.net, "classes", 0), x)
         # 1e-6: a t_min that went through another dtype or clock
-        if self.t_min and known((t < torch.full_like(t, self.t_min) * (1 - 1e-6)).any()):
-            raise ValueError(
-                f"t = {t.min().item():g} lies before t_min = {self.t_min:g}, where f(x, t_min) = x"
-            )
+        if self.t_min and known_true((t < torch.full_like(t, self.t_min) * (1 - 1e-6)).any()):
+            raise ValueError(f"t = {t.min().item():g} lies before t_min = {self.t_min:g}, where f(x, t_min) = x")
         F = self.raw(x, t, label, w, u).to(torch.promote_types(x.dtype, torch.float32))
         return (expand(self.c_skip(t), x) * x + expand(self.c_out(t), x) * F).to(x.dtype)
 
@@ -124,13 +120,11 @@ def check_label(label: Any, classes: int, x: Tensor) -> None:
     if not whole or label.shape != x.shape[:1]:
         got = f"{label.dtype} {tuple(label.shape)}" if isinstance(label, Tensor) else repr(label)
         raise ValueError(f"label must hold one whole number a sample, int64 of shape ({len(x)},), got {got}")
-    if known(((label < 0) | (label > classes)).any()):
-        raise ValueError(
-            f"labels must be in 0..{classes}, {classes} for none, got {label.min()}..{label.max()}"
-        )
+    if known_true(((label < 0) | (label > classes)).any()):
+        raise ValueError(f"labels must be in 0..{classes}, {classes} for none, got {label.min()}..{label.max()}")
 
 
-class guided(nn.Module):
+class Guided(nn.Module):
     """Classifier-free guidance of a denoiser: D_c + w (D_c - D_null), in LCM's convention.
 
     Ho and Salimans, arXiv:2207.12598, Eq. 6; LCM, arXiv:2310.04378, section 4.2. w = 0 is the conditional denoiser; the
@@ -164,7 +158,7 @@ class guided(nn.Module):
         return (conditional + w * (conditional - null)).to(x.dtype)
 
 
-class in_clock(nn.Module):
+class InClock(nn.Module):
     """A denoiser of one clock, called with the points and times of another.
 
     x0_hat depends on x/alpha and sigma/alpha alone (EDM, arXiv:2206.00364, Algorithm 1, line 4), so the point
@@ -202,7 +196,7 @@ class in_clock(nn.Module):
         return self.denoiser.schedule.t_of(self.schedule.sigma(t) / self.schedule.alpha(t))
 
 
-class from_prediction(nn.Module):
+class FromPrediction(nn.Module):
     """Any pretrained eps-, v- or x0-network as a denoiser: net(x, t, ...) -> prediction becomes x0_hat.
 
     DDPM, arXiv:2006.11239, Eq. 15 (eps); arXiv:2202.00512, appendix D (v = alpha eps - sigma x0). The network is

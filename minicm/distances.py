@@ -36,9 +36,7 @@ def pseudo_huber(c: float) -> Distance:
 
     def distance(a: Tensor, b: Tensor) -> Tensor:
         if c == 0:
-            return torch.linalg.vector_norm(
-                _residual(a, b), dim=1
-            )  # its slope at zero is 0, a root's infinite
+            return torch.linalg.vector_norm(_residual(a, b), dim=1)  # its slope at zero is 0, a root's infinite
         squared = l2(a, b)
         return squared / ((squared + c * c).sqrt() + c)  # equal to the definition, without its cancellation
 

@@ -14,7 +14,7 @@ which of its coefficients are generated. After every prediction the known ones a
 
 Putting the known part back is not conditioning, even where f is exact: with few times the generated part has hardly
 heard of the known one. With many it tends to the exact conditional law; for a Gaussian the gap falls as 1/N, and 40
-times leave a quarter of it (tests/test_editing.py).
+times leave a quarter of it (tests/core/test_editing.py).
 """
 
 from __future__ import annotations
@@ -95,9 +95,7 @@ def inpaint(
     return edit(f, y, IDENTITY, missing, times, generator, **cond)
 
 
-def colourise(
-    f: Denoise, grey: Tensor, times: Times, generator: torch.Generator | None = None, **cond: Any
-) -> Tensor:
+def colourise(f: Denoise, grey: Tensor, times: Times, generator: torch.Generator | None = None, **cond: Any) -> Tensor:
     """A colour image (B, 3, *S) for a grey one (B, 1, *S), whose luminance it keeps.
 
     CM, arXiv:2303.01469, section 3 and Algorithm 4 with A an orthogonal mix of the channels, whose first column is
@@ -132,9 +130,7 @@ def super_resolve(
     return edit(f, y, A, torch.arange(size) > 0, times, generator, **cond)
 
 
-def stroke(
-    f: Denoise, y: Tensor, times: Times, generator: torch.Generator | None = None, **cond: Any
-) -> Tensor:
+def stroke(f: Denoise, y: Tensor, times: Times, generator: torch.Generator | None = None, **cond: Any) -> Tensor:
     """A sample that resembles the rough drawing y (B, *D): noise is added up to times[0], and f takes it away.
 
     SDEdit (arXiv:2108.01073) with a consistency function; CM, arXiv:2303.01469, appendix D, at the times 5.38, 2.24.
@@ -157,9 +153,7 @@ def denoise(f: Denoise, x: Tensor, t: float, **cond: Any) -> Tensor:
     return sample(f, x, [t], **cond)
 
 
-def interpolate(
-    f: Denoise, x_a: Tensor, x_b: Tensor, fractions: Sequence[float] | Tensor, **cond: Any
-) -> Tensor:
+def interpolate(f: Denoise, x_a: Tensor, x_b: Tensor, fractions: Sequence[float] | Tensor, **cond: Any) -> Tensor:
     """Samples on the way from f(x_a) to f(x_b): the noises x_a, x_b (B, *D) are mixed on a sphere, then denoised.
 
     CM, arXiv:2303.01469, section 3. x_a and x_b live at t_max, as f.schedule.prior() draws them.
@@ -193,9 +187,9 @@ def orthogonal(first: Sequence[float]) -> Tensor:
     axis = torch.zeros_like(column)
     axis[0] = 1
     normal = column - axis
-    return torch.eye(len(column), dtype=torch.float64) - 2 * torch.outer(normal, normal) / (
-        normal @ normal
-    ).clamp(min=1e-300)  # n = 1: no reflection
+    return torch.eye(len(column), dtype=torch.float64) - 2 * torch.outer(normal, normal) / (normal @ normal).clamp(
+        min=1e-300
+    )  # n = 1: no reflection
 
 
 def channels(Q: Tensor) -> LinearOperator:

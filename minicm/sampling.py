@@ -87,9 +87,7 @@ def edm_sample(
     """
     schedule = denoise.schedule
     if not isinstance(schedule, EDM):
-        raise ValueError(
-            f"edm_sample needs a denoiser in the EDM clock, got {schedule}: use in_clock(..., EDM())"
-        )
+        raise ValueError(f"edm_sample needs a denoiser in the EDM clock, got {schedule}: use in_clock(..., EDM())")
     if not (s_churn >= 0 and s_noise >= 0):
         raise ValueError(f"s_churn and s_noise must be 0 (no noise) or more, got {s_churn:g}, {s_noise:g}")
     times = check_times(times, schedule, 0.0)
@@ -168,3 +166,13 @@ def _add_noise(
     fill = (schedule.sigma(s).square() - (ratio * sigma_u).square()).clamp(min=0).sqrt()
     noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
     return (expand(ratio, x) * x + expand(fill, x) * noise).to(x.dtype)
+
+
+LEVELS = {1: (80.0,), 2: (80.0, 0.8), 4: (80.0, 8.0, 0.8, 0.2)}  # noise levels of few-step sampling
+
+
+def sampling_times(schedule: Schedule, steps: int) -> torch.Tensor:
+    """Times of 1-, 2- or 4-step sampling in a clock, from the noise levels LEVELS."""
+    times = schedule.t_of(torch.tensor(LEVELS[steps], dtype=torch.float64))
+    times[0] = schedule.t_max
+    return times

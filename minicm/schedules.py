@@ -28,7 +28,7 @@ def expand(t: Tensor, x: Tensor) -> Tensor:
     return t.to(dtype).reshape(-1, *[1] * (x.ndim - 1))
 
 
-def known(condition: Tensor) -> bool:
+def known_true(condition: Tensor) -> bool:
     """Whether a condition is known to hold; on an accelerator, where looking would stall it, and while compiling, none is."""
     return condition.device.type == "cpu" and not torch.compiler.is_compiling() and bool(condition)
 
@@ -73,13 +73,9 @@ class Schedule:
         Values are looked at on the CPU only. Raises ValueError.
         """
         if not hasattr(t, "device"):
-            raise ValueError(
-                f"t = {t} is no tensor: give one time a sample, such as torch.full((len(x),), {t})"
-            )
+            raise ValueError(f"t = {t} is no tensor: give one time a sample, such as torch.full((len(x),), {t})")
         if x is not None and not x.is_floating_point():
-            raise ValueError(
-                f"x has dtype {x.dtype}, which would cut the times to whole numbers: give floats"
-            )
+            raise ValueError(f"x has dtype {x.dtype}, which would cut the times to whole numbers: give floats")
         if x is not None and t.shape != x.shape[:1]:
             raise ValueError(
                 f"t has shape {tuple(t.shape)} but x has shape {tuple(x.shape)}: "
@@ -90,9 +86,7 @@ class Schedule:
         low, high = (edge.item() for edge in t.detach().aminmax())
         if not (low >= 0 and high <= self.t_max * (1 + 1e-6)):  # 1e-6: t_max itself, rounded to float32
             bad = high if low >= 0 else low
-            raise ValueError(
-                f"t = {bad:g} is outside [0, {self.t_max:g}], the range of {type(self).__name__}"
-            )
+            raise ValueError(f"t = {bad:g} is outside [0, {self.t_max:g}], the range of {type(self).__name__}")
 
     def add_noise(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """The noisy point x_t = alpha x0 + sigma eps; all of shape (B, *D), t (B,)."""
@@ -107,7 +101,7 @@ class Schedule:
         Raises ValueError where sigma(t) = 0: a clean point tells nothing of its noise.
         """
         sigma = self.sigma(t)
-        if known((sigma == 0).any()):
+        if known_true((sigma == 0).any()):
             raise ValueError("eps_hat needs sigma(t) > 0, got t = 0: no step can start from clean data")
         return ((x - expand(self.alpha(t), x) * x0_hat) / expand(sigma, x)).to(x.dtype)
 
@@ -227,10 +221,8 @@ class VP(Schedule):
 
     def check(self, t: Tensor, x: Tensor | None = None) -> None:
         super().check(t, x)
-        if known((t != t.round()).any()):
-            raise ValueError(
-                f"t = {t[t != t.round()][0].item():g} must be a whole number in 0..{self.t_max:g}"
-            )
+        if known_true((t != t.round()).any()):
+            raise ValueError(f"t = {t[t != t.round()][0].item():g} must be a whole number in 0..{self.t_max:g}")
 
     def alpha(self, t: Tensor) -> Tensor:
         return self._look_up(t).sqrt().to(_float_dtype(t))

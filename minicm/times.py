@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 TimeLaw = Callable[[int, torch.Generator], Tensor]  # (n, generator) -> times (n,)
+
+
 IndexLaw = Callable[[Tensor, int, torch.Generator], Tensor]  # (grid, n, generator) -> indices (n,)
 
 
@@ -49,18 +51,18 @@ def skip_grid(n: int, T: int = 1000) -> Tensor:
     return (torch.arange(n + 1, dtype=torch.float64) * T / n).round()
 
 
-def every_kth(grid: Tensor, k: int) -> Tensor:
-    """Every k-th time of an ascending grid (N,), counted down from the last, and the first time of all.
+def with_skip(grid: Tensor, skip: int) -> Tensor:
+    """Every `skip`-th time of an ascending grid (N,), counted down from the last, and the first time of all.
 
-    LCM, arXiv:2310.04378, section 4.3. For 0..1000 and k = 20 these are 0, 20, ..., 1000, the DDIM times of the
-    training script, which are 19, 39, ..., 999 in its numbering. Where k does not divide N - 1, the lowest skip is
-    shorter. Raises ValueError unless the grid ascends and 1 <= k <= N - 1.
+    LCM, arXiv:2310.04378, section 4.3. For 0..1000 and a skip (the paper's k) of 20 these are 0, 20, ..., 1000, the DDIM times of the
+    training script, which are 19, 39, ..., 999 in its numbering. Where it does not
+    divide N - 1, the lowest skip is shorter. Raises ValueError unless the grid ascends and 1 <= skip <= N - 1.
     """
     if grid.ndim != 1 or len(grid) < 2 or (grid.diff() <= 0).any():
         raise ValueError("skips need an ascending grid of at least two times, such as torch.arange(1001)")
-    if not 1 <= k <= len(grid) - 1:
-        raise ValueError(f"k = {k}: the skipping step must lie in 1..{len(grid) - 1}, the steps of the grid")
-    kept = grid.double().flip(0)[::k].flip(0)
+    if not 1 <= skip <= len(grid) - 1:
+        raise ValueError(f"skip = {skip}: the skipping step must lie in 1..{len(grid) - 1}, the steps of the grid")
+    kept = grid.double().flip(0)[::skip].flip(0)
     return kept if kept[0] == grid[0] else torch.cat([grid[:1].double(), kept])
 
 
@@ -166,3 +168,6 @@ def ect_gap(t: Tensor, stage: int, *, q: float = 2.0, k: float = 8.0, b: float =
     """
     n = 1 + k * torch.sigmoid(-b * t)
     return (t * (1 - n / q ** (stage + 1))).clamp(min=0)
+
+
+T_MIN = 0.002  # the papers' epsilon

@@ -17,9 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = (
-    ""  # "owner/name" on GitHub; while it is empty, notebooks have no links that open them in the browser
-)
+REPOSITORY = ""  # "owner/name" on GitHub; while it is empty, notebooks have no links that open them in the browser
 HERE = Path(__file__).parent
 DRAFTS, FAST_RUNS = HERE / "drafts", HERE.parent / "runs" / "notebooks"
 LARGEST = 2_000_000  # bytes of a notebook
@@ -67,9 +65,7 @@ def load(name: str) -> Notebook:
     text = nbformat.writes(jupytext.read(path), version=4)
     if shutil.which("ruff"):
         place = ["--quiet", "--stdin-filename", str(HERE / f"{name}.ipynb"), "-"]
-        text = subprocess.run(
-            ["ruff", "format", *place], input=text, capture_output=True, text=True, check=True
-        ).stdout
+        text = subprocess.run(["ruff", "format", *place], input=text, capture_output=True, text=True, check=True).stdout
         checked = subprocess.run(["ruff", "check", *place], input=text, capture_output=True, text=True)
         if checked.returncode:
             raise SystemExit(checked.stdout + checked.stderr)
@@ -82,9 +78,7 @@ def run(notebook: Notebook) -> Notebook:
     from nbclient import NotebookClient
 
     live = nbformat.reads(json.dumps(notebook), as_version=4)
-    NotebookClient(
-        live, timeout=1800, record_timing=False, resources={"metadata": {"path": str(HERE)}}
-    ).execute()
+    NotebookClient(live, timeout=1800, record_timing=False, resources={"metadata": {"path": str(HERE)}}).execute()
     return json.loads(nbformat.writes(live, version=4))
 
 
@@ -175,16 +169,10 @@ def edit(name: str) -> None:
 def main() -> None:
     """The command line: build, or with --edit, --text or --links something that runs nothing."""
     parser = argparse.ArgumentParser(description="Run notebooks and write their outputs in place.")
-    parser.add_argument(
-        "names", nargs="*", help="such as 00_one_page, or its first digits; all if none is given"
-    )
-    parser.add_argument(
-        "--edit", action="store_true", help="write notebooks/drafts/NAME.py from the notebook"
-    )
+    parser.add_argument("names", nargs="*", help="such as 00_one_page, or its first digits; all if none is given")
+    parser.add_argument("--edit", action="store_true", help="write notebooks/drafts/NAME.py from the notebook")
     parser.add_argument("--text", action="store_true", help="take over the text of the draft, run nothing")
-    parser.add_argument(
-        "--links", action="store_true", help="set the links that REPOSITORY asks for, run nothing"
-    )
+    parser.add_argument("--links", action="store_true", help="set the links that REPOSITORY asks for, run nothing")
     options = parser.parse_args()
     known = sorted({*names(), *(path.stem for path in DRAFTS.glob("[0-9][0-9]_*.py"))})
     chosen = [name for name in known if not options.names or name.startswith(tuple(options.names))]

@@ -10,7 +10,7 @@ from minicm.data.mixtures import GaussianMixture
 from minicm.denoiser import Denoiser
 from minicm.nets.mlp import MLP
 from minicm.objectives.ct import CT
-from minicm.recipes.run import Recipe
+from minicm.runs.run import Recipe
 from minicm.train import TrainConfig
 
 torch.set_num_threads(1)

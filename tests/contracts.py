@@ -1,6 +1,6 @@
 """The two tables of the contract tests: every objective, and every kind of network it must train.
 
-A new method adds one row to OBJECTIVES, a new network one row to NETS; tests/test_objectives.py runs all pairs.
+A new method adds one row to OBJECTIVES, a new network one row to NETS; tests/core/test_objectives.py runs all pairs.
 """
 
 from __future__ import annotations
@@ -70,12 +70,12 @@ OBJECTIVES = [
     Row("CD in TrigFlow", lambda teacher: CD(teacher, grid=(karras_grid(18) / 0.5).atan()), TrigFlow(), 0.0),
     Row("CT", lambda _: CT()),
     Row("CT with every option", lambda _: CT(s0=4, s1=20, mu0=0.95, index_law=LogNormalIndex(), distance=l2)),
-    Row("LCD", lambda teacher: LCD(teacher, k=20, w_range=(2, 14)), VP_CLOCK, 0.0, guidance=True),
+    Row("LCD", lambda teacher: LCD(teacher, skip=20, w_range=(2, 14)), VP_CLOCK, 0.0, guidance=True),
     Row(
         "LCD with every option",
         lambda teacher: LCD(
             teacher,
-            k=3,
+            skip=3,
             w_range=(0, 2),
             grid=karras_grid(18),
             step=heun_step,
@@ -87,18 +87,22 @@ OBJECTIVES = [
         guidance=True,
     ),
     Row(
-        "LCF", lambda _: LCD(None, k=20, w_range=(2, 14), grid=skip_grid(1000)), VP_CLOCK, 0.0, guidance=True
+        "LCF",
+        lambda _: LCD(None, skip=20, w_range=(2, 14), grid=skip_grid(1000)),
+        VP_CLOCK,
+        0.0,
+        guidance=True,
     ),
     Row("iCT", lambda _: ICT()),
     Row("ECT", lambda _: ECT(), s_min=0.0),
     Row("sCT", lambda _: SCM(warmup=10), TrigFlow(), 0.0),
     Row("sCD", lambda teacher: SCM(teacher, warmup=10), TrigFlow(), 0.0),
-    Row("TCD", lambda teacher: TCD(teacher, k=20), VP_CLOCK, 0.0, second_time=True),
+    Row("TCD", lambda teacher: TCD(teacher, skip=20), VP_CLOCK, 0.0, second_time=True),
     Row(
         "TCD with every option but the form",
         lambda teacher: TCD(
             teacher,
-            k=3,
+            skip=3,
             w_range=(0, 2),
             grid=karras_grid(18),
             step=heun_step,

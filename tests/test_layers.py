@@ -24,10 +24,13 @@ ROWS = (
     ("denoiser", "data.posterior", "data.exact_flow", "data.mixtures"),
     ("solvers", "sampling", "editing"),
     ("objectives",),
-    ("ema", "checkpoint", "export", "parallel", "resume", "train"),
+    ("ema", "checkpoint", "parallel", "train"),
     ("data", "metrics", "plots"),
     ("",),
+    ("runs",),
     ("recipes",),
+    ("evaluate",),
+    ("demo", "racing", "bench_images", "bench", "cifar10_figures", "cifar10_run"),
     ("course", "__main__"),
 )
 PLACE = {room: (row, column) for row, rooms in enumerate(ROWS) for column, room in enumerate(rooms)}

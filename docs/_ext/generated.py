@@ -61,9 +61,7 @@ def reference(folder: Path) -> None:
         title = next((title for title, rooms in ROOMS.items() if room in rooms), list(ROOMS)[-1])
         members = [] if is_package else ["   :members:"]  # a package only passes on what its modules define
         heading = f"## `{name}`"
-        pages[title].append(
-            "\n".join([heading, "", "```{eval-rst}", f".. automodule:: {name}", *members, "```"])
-        )
+        pages[title].append("\n".join([heading, "", "```{eval-rst}", f".. automodule:: {name}", *members, "```"]))
     names = []
     for title, parts in pages.items():
         names.append("".join(c if c.isalnum() else "-" for c in title.lower()).replace("--", "-"))
@@ -98,10 +96,5 @@ def notebooks(folder: Path) -> None:
 def title_of(notebook: Path) -> str:
     """The first heading of a notebook."""
     cells = json.loads(notebook.read_text())["cells"]
-    lines = [
-        line
-        for cell in cells
-        if cell["cell_type"] == "markdown"
-        for line in "".join(cell["source"]).splitlines()
-    ]
+    lines = [line for cell in cells if cell["cell_type"] == "markdown" for line in "".join(cell["source"]).splitlines()]
     return next((line.lstrip("# ") for line in lines if line.startswith("#")), notebook.stem)

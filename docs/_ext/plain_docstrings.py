@@ -13,16 +13,12 @@ def escape(text: str) -> str:
     plain = [re.sub(r"([\\*|_`])", r"\\\1", part) for part in parts[::2]]
     code = [f"``{part}``" for part in parts[1::2]]
     pairs = zip(plain, [*code, ""], strict=True)
-    return "".join(
-        text + ("\\ " if text[-1:].isalnum() and literal else "") + literal for text, literal in pairs
-    )
+    return "".join(text + ("\\ " if text[-1:].isalnum() and literal else "") + literal for text, literal in pairs)
 
 
 def table(rows: list[str]) -> list[str]:
     """The rows | a | b | of a table, of which the second is a rule, as a list-table."""
-    cells = [
-        [c.strip() for c in re.split(r"(?<!\\)\|", row.strip()[1:-1])] for row in rows if "--" not in row
-    ]
+    cells = [[c.strip() for c in re.split(r"(?<!\\)\|", row.strip()[1:-1])] for row in rows if "--" not in row]
     lines = ["", ".. list-table::", "   :header-rows: 1", ""]
     for row in cells:
         for i, cell in enumerate(row):

@@ -76,9 +76,7 @@ def noise_values(impl: Impl, seed: int) -> None:
     got = impl.add_noise(x0, eps, t)
     causes = {
         "t is taken for a variance: it is the noise's standard deviation": x0 + t.sqrt()[:, None] * eps,
-        "the data shrink as in a variance-preserving chain: in EDM's clock x0 keeps its size": (
-            x0 + t[:, None] * eps
-        )
+        "the data shrink as in a variance-preserving chain: in EDM's clock x0 keeps its size": (x0 + t[:, None] * eps)
         / (1 + t[:, None] ** 2).sqrt(),
     }
     other = "is new noise drawn, where eps was given?"
@@ -115,9 +113,7 @@ def grid_ends(impl: Impl, seed: int) -> None:
                 cause = "root and power do not cancel in floating point: set the ends"
             elif miss < 1e-5:
                 cause = "a part of it was computed in float32, and a cast at the end cannot mend that"
-            raise Wrong(
-                f"the {name} time of karras_grid({n}, {t_min}, {t_max}) is {got!r}, not {want!r}; {cause}"
-            )
+            raise Wrong(f"the {name} time of karras_grid({n}, {t_min}, {t_max}) is {got!r}, not {want!r}; {cause}")
 
 
 def grid_values(impl: Impl, seed: int) -> None:
@@ -227,7 +223,9 @@ def scalings_identity(impl: Impl, seed: int) -> None:
     for sd in (0.7, 2.0):  # other widths than above
         skip, out = impl.c_skip(t, sd), impl.c_out(t, sd)
         want = ((1 - skip) ** 2 * sd**2 + skip**2 * t**2).sqrt()  # EDM, appendix B.6
-        what = f"c_skip and c_out do not belong together for sigma_data = {sd}: the network's target has not unit variance"
+        what = (
+            f"c_skip and c_out do not belong together for sigma_data = {sd}: the network's target has not unit variance"
+        )
         same(
             out, want, what, rtol=1e-9, otherwise="c_out is the standard deviation of x0 - c_skip x_t"
         )  # 1 - c_skip cancels
@@ -239,9 +237,7 @@ def target_shape(impl: Impl, seed: int) -> None:
     for shape in ((3, 2), (4, 3, 4, 4)):
         t = torch.arange(1.0, shape[0] + 1)
         call = f"network_target of x0 {shape}, t ({shape[0]},)"
-        target = is_tensor(
-            impl.network_target(torch.ones(shape), torch.ones(shape), t), shape, torch.float32, call
-        )
+        target = is_tensor(impl.network_target(torch.ones(shape), torch.ones(shape), t), shape, torch.float32, call)
         alike_within(target, call)
 
 
@@ -361,15 +357,11 @@ def denoise_values(impl: Impl, seed: int) -> None:
             "the skip connection is missing": rows(specs.c_out, lambda v, s: 0.0),
             "c_skip and c_out are exchanged": rows(specs.c_skip, specs.c_out),
             "the network's part is subtracted": rows(lambda v, s: -specs.c_out(v, s), specs.c_skip),
-            "sigma_data is not passed on": rows(
-                lambda v, s: specs.c_out(v, 0.5), lambda v, s: specs.c_skip(v, 0.5)
-            ),
+            "sigma_data is not passed on": rows(lambda v, s: specs.c_out(v, 0.5), lambda v, s: specs.c_skip(v, 0.5)),
             "sigma_data is not passed on to c_in": rows(specs.c_out, specs.c_skip, inside=0.5),
             "sigma_data is not passed on to c_out": rows(lambda v, s: specs.c_out(v, 0.5), specs.c_skip),
             "sigma_data is not passed on to c_skip": rows(specs.c_out, lambda v, s: specs.c_skip(v, 0.5)),
-            "c_skip multiplies c_in x, not x": rows(
-                specs.c_out, lambda v, s: specs.c_skip(v, s) * specs.c_in(v, s)
-            ),
+            "c_skip multiplies c_in x, not x": rows(specs.c_out, lambda v, s: specs.c_skip(v, s) * specs.c_in(v, s)),
             "the estimate is clipped to [-1, 1]": f64(rows(specs.c_out, specs.c_skip)).clamp(-1, 1),
         }
         what = f"denoise is not c_skip x + c_out F for sigma_data = {sd}"

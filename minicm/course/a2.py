@@ -100,9 +100,7 @@ def eps_shape(impl: Impl, seed: int) -> None:
     for shape in ((3, 2), (4, 3, 4, 4)):
         t = torch.arange(1.0, shape[0] + 1)
         call = f"eps_hat of x {shape}, t ({shape[0]},)"
-        out = is_tensor(
-            impl.eps_hat(EDM(), torch.ones(shape), torch.zeros(shape), t), shape, torch.float32, call
-        )
+        out = is_tensor(impl.eps_hat(EDM(), torch.ones(shape), torch.zeros(shape), t), shape, torch.float32, call)
         alike_within(out, call, "times")
 
 
@@ -138,9 +136,7 @@ def euler_values(impl: Impl, seed: int) -> None:
         x, t, s = f64(POINTS), f64(case.t), f64(case.s)
         alpha, sigma = case.clock
 
-        def again(
-            x: list[float], t: float, s: float, alpha: Callable = alpha, sigma: Callable = sigma
-        ) -> list[float]:
+        def again(x: list[float], t: float, s: float, alpha: Callable = alpha, sigma: Callable = sigma) -> list[float]:
             x0 = d_spec(x, t)
             return [a + (s - t) * (a - b) / t for a, b in zip(x, x0)]
 
@@ -154,9 +150,7 @@ def euler_values(impl: Impl, seed: int) -> None:
             "x0_hat alone is returned: the noise that belongs to s is missing": [
                 d_spec(x, t) for x, t in zip(POINTS, case.t)
             ],
-            "t and s are exchanged": rows(
-                lambda x, t, s, c=case.clock: specs.euler(c, d_spec, x, s, t), case
-            ),
+            "t and s are exchanged": rows(lambda x, t, s, c=case.clock: specs.euler(c, d_spec, x, s, t), case),
         }
         got = impl.euler_step(d, case.schedule, x, t, s)
         same(
@@ -281,9 +275,7 @@ def heun_to_clean(impl: Impl, seed: int) -> None:
         )
     impl.heun_step(denoise, EDM(), x, t, 0 * t + 0.002)
     if len(calls) != 3:
-        raise Wrong(
-            "heun_step to s = 0.002 must evaluate denoise twice: only where sigma(s) = 0 there is no slope"
-        )
+        raise Wrong("heun_step to s = 0.002 must evaluate denoise twice: only where sigma(s) = 0 there is no slope")
 
 
 # ----------------------------------------------------------------------------------------- a whole path
@@ -292,9 +284,7 @@ def solve_visits(impl: Impl, seed: int) -> None:
     for times in ([80.0, 5.0, 1.0, 0.002], [0.002, 1.0, 80.0], [3.0, 1.0, 0.0]):
         seen: list[tuple[float, float]] = []
 
-        def step(
-            denoise: Callable, schedule: Schedule, x: Tensor, t: Tensor, s: Tensor, seen: list = seen
-        ) -> Tensor:
+        def step(denoise: Callable, schedule: Schedule, x: Tensor, t: Tensor, s: Tensor, seen: list = seen) -> Tensor:
             for name, time in (("t", t), ("s", s)):
                 is_tensor(time, (len(x),), torch.float64, f"the {name} that solve gives to step")
             seen.append((t[0].item(), s[0].item()))
@@ -353,9 +343,7 @@ def order_values(impl: Impl, seed: int) -> None:
             want / math.log(2),
         ],
         "the errors' logarithm is missing": [-specs.slope([math.log(n) for n in steps], errors)],
-        "the logarithm of the steps is missing": [
-            -specs.slope(list(map(float, steps)), [math.log(e) for e in errors])
-        ],
+        "the logarithm of the steps is missing": [-specs.slope(list(map(float, steps)), [math.log(e) for e in errors])],
     }
     fits = {cause: [other] for cause, others in causes.items() for other in others if abs(got - other) < 1e-6}
     same(
@@ -398,9 +386,7 @@ def ddim_values(impl: Impl, seed: int) -> None:
     x, eps = f64(POINTS), f64([[0.5, -1.0], [0.1, 0.3], [2.0, -0.4]])
     is_tensor(impl.ddim_step(x, eps, 0.3, 0.8), (3, 2), torch.float64, "ddim_step")
     for bar_t, bar_s in ((0.3, 0.8), (0.05, 1.0), (0.9, 0.2)):
-        want = [
-            [specs.ddim(a, e, bar_t, bar_s) for a, e in zip(*pair)] for pair in zip(x.tolist(), eps.tolist())
-        ]
+        want = [[specs.ddim(a, e, bar_t, bar_s) for a, e in zip(*pair)] for pair in zip(x.tolist(), eps.tolist())]
         x0 = (x - (1 - bar_t) ** 0.5 * eps) / bar_t**0.5
         causes = {
             "the roots of alpha_bar are missing": bar_s * (x - (1 - bar_t) * eps) / bar_t + (1 - bar_s) * eps,
@@ -409,12 +395,9 @@ def ddim_values(impl: Impl, seed: int) -> None:
             "t and s are exchanged": [
                 [specs.ddim(a, e, bar_s, bar_t) for a, e in zip(*p)] for p in zip(x.tolist(), eps.tolist())
             ],
-            "alpha_bar stands where its root belongs, beside x0": bar_s
-            * (x - (1 - bar_t) ** 0.5 * eps)
-            / bar_t
+            "alpha_bar stands where its root belongs, beside x0": bar_s * (x - (1 - bar_t) ** 0.5 * eps) / bar_t
             + (1 - bar_s) ** 0.5 * eps,
-            "1 - alpha_bar stands where its root belongs, beside eps": (bar_s / bar_t) ** 0.5
-            * (x - (1 - bar_t) * eps)
+            "1 - alpha_bar stands where its root belongs, beside eps": (bar_s / bar_t) ** 0.5 * (x - (1 - bar_t) * eps)
             + (1 - bar_s) * eps,
             "it is the mean of DDPM's step: DDIM puts the noise of s back": (
                 x - (1 - bar_t / bar_s) / (1 - bar_t) ** 0.5 * eps
@@ -475,9 +458,7 @@ def distils(impl: Impl, seed: int) -> None:
         index_law=law,
         weight=lambda t, s: (t + 0.5) / (t - s),
     )
-    *_, last = train(
-        f, objective, ring, TrainConfig(steps=300, batch=256, lr=4e-3, warmup=20, ema=0.98, seed=seed)
-    )
+    *_, last = train(f, objective, ring, TrainConfig(steps=300, batch=256, lr=4e-3, warmup=20, ema=0.98, seed=seed))
     with torch.no_grad():
         learned = last.ema(x_T, torch.full((400,), 80.0, dtype=torch.float64))
     for what, x0, bound in (

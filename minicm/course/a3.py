@@ -160,9 +160,7 @@ def consistency_values(impl: Impl, seed: int) -> None:
     for sd in WIDTHS:
         x, t = f64([[1.5, -0.5]] * 5), f64(TIMES)
 
-        def points(
-            c_skip: Callable, c_out: Callable, c_in: Callable = specs.c_in, sd: float = sd
-        ) -> list[list[float]]:
+        def points(c_skip: Callable, c_out: Callable, c_in: Callable = specs.c_in, sd: float = sd) -> list[list[float]]:
             rows = []
             for v in TIMES:
                 F = [2 * c_in(v, sd) * a + specs.c_noise(v) for a in (1.5, -0.5)]
@@ -171,9 +169,7 @@ def consistency_values(impl: Impl, seed: int) -> None:
 
         causes = {
             "the network's input is not scaled by c_in": points(skip, out, lambda v, s: 1.0),
-            "t_min has crept into c_in, which stays EDM's": points(
-                skip, out, lambda v, s: specs.c_in(v - 0.002, s)
-            ),
+            "t_min has crept into c_in, which stays EDM's": points(skip, out, lambda v, s: specs.c_in(v - 0.002, s)),
             "sigma_data is not passed on": points(lambda v, s: skip(v, 0.5), lambda v, s: out(v, 0.5)),
             "these are the diffusion model's scalings": points(specs.c_skip, specs.c_out),
             "these are the diffusion model's scalings with x put in at t_min: f jumps there": [
@@ -221,13 +217,9 @@ def interval_law(impl: Impl, seed: int) -> None:
             "randint does not draw its upper end"
         )
     if max(abs(count - 600) for count in counts) > 6 * 22:
-        raise Wrong(
-            f"draw_interval draws the intervals {counts} times of 3,000: each should come up about 600 times"
-        )
+        raise Wrong(f"draw_interval draws the intervals {counts} times of 3,000: each should come up about 600 times")
     if not torch.equal(t, again):
-        raise Wrong(
-            "draw_interval gives another draw from a generator of the same seed: is the generator passed on?"
-        )
+        raise Wrong("draw_interval gives another draw from a generator of the same seed: is the generator passed on?")
     generator = torch.Generator().manual_seed(seed)
     first, second = (impl.draw_interval(grid, 200, generator)[0] for _ in range(2))
     if torch.equal(first, second):
@@ -354,9 +346,7 @@ def loss_calls(impl: Impl, seed: int) -> None:
     x0, eps, t, s = _batch(seed)
     impl.cd_loss(f, f_target, teacher, x0, eps, t, s, euler_step, squared)
     if (len(f.seen), len(f_target.seen)) != (1, 1):
-        raise Wrong(
-            f"cd_loss evaluates f {len(f.seen)} and f_target {len(f_target.seen)} times, not once each"
-        )
+        raise Wrong(f"cd_loss evaluates f {len(f.seen)} and f_target {len(f_target.seen)} times, not once each")
     x_t = x0 + t[:, None] * eps
     x_s = euler_step(teacher, EDM(), x_t, t, s)
     points = {
@@ -366,9 +356,7 @@ def loss_calls(impl: Impl, seed: int) -> None:
     }
     for name, (x, time), x_right, right in (("f", f.seen[0], x_t, t), ("f_target", f_target.seen[0], x_s, s)):
         times = {
-            "it is s" if name == "f" else "it is t: both predictions are made at one time": s
-            if name == "f"
-            else t
+            "it is s" if name == "f" else "it is t: both predictions are made at one time": s if name == "f" else t
         }
         same(time, right, f"the time that {name} sees is wrong", rtol=EXACT, causes=times)
         what = f"the point that {name} sees is wrong"
@@ -395,9 +383,7 @@ def loss_values(impl: Impl, seed: int) -> None:
             "it is averaged over the batch": want.mean().expand(4),
             "it is weighted by 1/(t - s); lambda = 1 is asked for": want / (t - s),
         }
-        got = is_tensor(
-            impl.cd_loss(f, f_target, teacher, x0, eps, t, s, euler_step, distance), (4,), None, "cd_loss"
-        )
+        got = is_tensor(impl.cd_loss(f, f_target, teacher, x0, eps, t, s, euler_step, distance), (4,), None, "cd_loss")
         same(
             got,
             want.detach(),

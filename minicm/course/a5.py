@@ -169,9 +169,7 @@ def by_default(name: str, f: Watched, z: Tensor) -> None:
          otherwise="t_min is 0.002 where none is given")  # fmt: skip
 
 
-def walked(
-    name: str, f: Watched, before: list[Tensor], z: list[Tensor], more: Callable[[int, Tensor], Causes]
-) -> None:
+def walked(name: str, f: Watched, before: list[Tensor], z: list[Tensor], more: Callable[[int, Tensor], Causes]) -> None:
     """Raises Wrong unless f sees, at each later time, before[k - 1] with the fresh noise z[k - 1] up to that time."""
     for k in range(1, len(TIMES)):
         x, start, s = f.seen[k][0], before[k - 1], TIMES[k]
@@ -179,14 +177,10 @@ def walked(
         if close(x, start, EXACT, EXACT):
             raise Wrong(f"{what}: no noise is added, so f looks at the same clean point again")
         if len(z) < k:
-            raise Wrong(
-                f"{what}: new noise was drawn {len(z)} times so far; each step needs its own, from draw"
-            )
+            raise Wrong(f"{what}: new noise was drawn {len(z)} times so far; each step needs its own, from draw")
         others = more(k, z[k - 1]) | fills(start, s, z[k - 1], T_MIN)
         others["this is the noise of the step before: draw again"] = start + specs.fill(s, T_MIN) * z[0]
-        others["this is noise up to the time that was left"] = (
-            start + specs.fill(TIMES[k - 1], T_MIN) * z[k - 1]
-        )
+        others["this is noise up to the time that was left"] = start + specs.fill(TIMES[k - 1], T_MIN) * z[k - 1]
         others["only new noise is left: f's answer is lost"] = specs.fill(s, T_MIN) * z[k - 1]
         want = start + specs.fill(s, T_MIN) * z[k - 1]
         same(x, want, what, rtol=1e-9, atol=EXACT, causes=others, otherwise="which point, and which noise?")
@@ -259,17 +253,13 @@ def gamma_values(impl: Impl, seed: int) -> None:
          otherwise="t_min is 0.002 where none is given")  # fmt: skip
 
 
-def gamma_others(
-    clock: specs.Clock, t: list[float], s: list[float], gamma: float, t_min: float
-) -> dict[str, list]:
+def gamma_others(clock: specs.Clock, t: list[float], s: list[float], gamma: float, t_min: float) -> dict[str, list]:
     """What each misconception of the step gives, sample by sample."""
     alpha, sigma = clock
     others: dict[str, list] = {}
     for x, a, p, q, z in zip(X, X0, t, s, Z):
 
-        def way(
-            u: float, scale: float, level: float, x: list = x, a: list = a, p: float = p, z: list = z
-        ) -> list:
+        def way(u: float, scale: float, level: float, x: list = x, a: list = a, p: float = p, z: list = z) -> list:
             return specs.by_way_of(clock, x, a, p, u, scale, level, z)
 
         def missing(u: float, scale: float, q: float = q) -> float:
@@ -584,9 +574,7 @@ def samples_ring(impl: Impl, seed: int) -> None:
             f"{far:.0f} of 1,000 samples lie off the modes, not at most 7: the noise does not fit the time that f is told"
         )
     if (counts - 125).abs().max() > 63:
-        raise Wrong(
-            f"the modes hold {[round(c) for c in counts.tolist()]} of 1,000 samples, not about 125 each"
-        )
+        raise Wrong(f"the modes hold {[round(c) for c in counts.tolist()]} of 1,000 samples, not about 125 each")
     if abs(width - 1) > 0.2:
         raise Wrong(f"the samples' variance inside a mode is {width:.2f} of the true one: too little noise makes samples look too good")  # fmt: skip
 

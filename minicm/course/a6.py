@@ -22,7 +22,7 @@ from minicm.course.kit import (
     untouched,
 )
 from minicm.data.mixtures import GaussianMixture
-from minicm.denoiser import Denoiser, guided
+from minicm.denoiser import Denoiser, Guided
 from minicm.distances import l2, pseudo_huber
 from minicm.metrics.consistency import paired_error
 from minicm.nets.embeddings import Conditioning
@@ -112,8 +112,7 @@ def step_values(impl: Impl, seed: int) -> None:
     def move(D: Tensor, D_of_eps: Tensor | None = None, power: int = 1, early: int = 0) -> Tensor:
         """The step with other estimates, with alpha and sigma to a power, or with another row of the table."""
         (a_t, b_t), (a_s, b_s) = (
-            [f64([part(max(v - early, 0)) for v in times])[:, None] ** power for part in clock]
-            for times in (t, s)
+            [f64([part(max(v - early, 0)) for v in times])[:, None] ** power for part in clock] for times in (t, s)
         )
         return a_s * D + b_s * (x - a_t * (D if D_of_eps is None else D_of_eps)) / b_t
 
@@ -129,9 +128,7 @@ def step_values(impl: Impl, seed: int) -> None:
             D, D_null
         ),
         "alpha_bar stands where its root belongs": move(D, power=2),
-        "the table is read one step too early: the timestep i of diffusers is t = i + 1 here": move(
-            D, early=1
-        ),
+        "the table is read one step too early: the timestep i of diffusers is t = i + 1 here": move(D, early=1),
         "the guided x0_hat is returned: the noise of s is missing": D,
     }
     rows = zip(D.tolist(), x.tolist(), t, s)
@@ -235,21 +232,15 @@ def draw_law(impl: Impl, seed: int) -> None:
             f"draw_w(2, 14) falls {counts} times of 3,000 into the quarters of its range, not 750 each: it is not uniform"
         )
     if not torch.equal(w, again):
-        raise Wrong(
-            "draw_w gives another draw from a generator of the same seed: is the generator passed on?"
-        )
+        raise Wrong("draw_w gives another draw from a generator of the same seed: is the generator passed on?")
     if (w == w.round()).all():
         raise Wrong("draw_w(2, 14) draws whole numbers alone: w is any number of the range")
     generator = torch.Generator().manual_seed(seed)
     first, second = (impl.draw_w(2.0, 14.0, 50, generator) for _ in range(2))
     if torch.equal(first, second):
-        raise Wrong(
-            "draw_w draws the same w again from a generator that has moved on: every step would train the same"
-        )
+        raise Wrong("draw_w draws the same w again from a generator that has moved on: every step would train the same")
     if torch.equal(first.sort().values, second.sort().values):
-        raise Wrong(
-            "draw_w gives the same numbers at every call, in another order: each w is a draw of its own"
-        )
+        raise Wrong("draw_w gives the same numbers at every call, in another order: each w is a draw of its own")
 
 
 # ------------------------------------------------------------------------------------------------ loss
@@ -273,7 +264,7 @@ def plain_step(
     teacher: Denoise, schedule: Schedule, x: Tensor, t: Tensor, s: Tensor, label: Tensor, w: Tensor
 ) -> Tensor:
     """The package's guided DDIM step in the form that is asked for."""
-    return euler_step(guided(teacher, label, w), schedule, x, t, s)
+    return euler_step(Guided(teacher, label, w), schedule, x, t, s)
 
 
 def _batch(seed: int) -> tuple[tuple[Tensor, ...], Tensor]:
@@ -345,9 +336,7 @@ def loss_calls(impl: Impl, seed: int) -> None:
     f, f_target, teacher = Student(0.8, 0.3), Student(0.6, 0.2), Teacher()
     impl.lcd_loss(f, f_target, teacher, x0, eps, label, t, s, w, plain_step, l2)
     if (len(f.seen), len(f_target.seen)) != (1, 1):
-        raise Wrong(
-            f"lcd_loss evaluates f {len(f.seen)} and f_target {len(f_target.seen)} times, not once each"
-        )
+        raise Wrong(f"lcd_loss evaluates f {len(f.seen)} and f_target {len(f_target.seen)} times, not once each")
     x_s = plain_step(teacher, CLOCK, x_t, t, s, label, w).detach()
     points = {
         "it is the step's point": x_s,
@@ -411,9 +400,7 @@ def lora_shape(impl: Impl, seed: int) -> None:
         if not isinstance(layer, dict) or not {"W", "A", "B", "scale"} <= set(layer):
             raise Wrong(f"lora_start must return a dict with W, A, B and scale, got {type_name(layer)}")
         if [getattr(layer[name], "shape", None) for name in "AB"] == [(3, 2), (2, 5)]:
-            raise Wrong(
-                "lora_start exchanges A and B: x meets A (rank, in) first; delta = B A with B (out, rank)"
-            )
+            raise Wrong("lora_start exchanges A and B: x meets A (rank, in) first; delta = B A with B (out, rank)")
         for name, shape in (("W", (3, 5)), ("A", (2, 5)), ("B", (3, 2))):
             is_tensor(layer[name], shape, dtype, f"lora_start's {name} for W (3, 5), rank 2")
         if layer["scale"] != 0.5 or not torch.equal(layer["W"], W):
@@ -428,13 +415,9 @@ def lora_begins(impl: Impl, seed: int) -> None:
     if A["B"].any():
         raise Wrong("lora_start's B is not zero: training would start from another function than the base's")
     if not A["A"].all():
-        raise Wrong(
-            "lora_start's A holds zeros: where A and B are both zero no gradient reaches either of them"
-        )
+        raise Wrong("lora_start's A holds zeros: where A and B are both zero no gradient reaches either of them")
     if torch.linalg.matrix_rank(A["A"]) < 2:
-        raise Wrong(
-            "the rows of lora_start's A are multiples of one: with B zero they stay so, and the rank is 1"
-        )
+        raise Wrong("the rows of lora_start's A are multiples of one: with B zero they stay so, and the rank is 1")
     if not torch.equal(A["A"], again["A"]) or torch.equal(A["A"], other["A"]):
         raise Wrong("lora_start's A does not come from the generator: is it passed on?")
 
@@ -498,9 +481,7 @@ def lora_unmerge_exact(impl: Impl, seed: int) -> None:
             got = is_tensor(back.get(name), layer[name].shape, torch.float32, f"{name} of the unmerged layer")
             if not torch.equal(got, layer[name]):
                 off = (got - layer[name]).abs().max().item()
-                cause = (
-                    "W' - scale B A is W but for a rounding" if off < 1e-4 else "is it W' that comes back?"
-                )
+                cause = "W' - scale B A is W but for a rounding" if off < 1e-4 else "is it W' that comes back?"
                 raise Wrong(f"lora_unmerge(lora_merge(layer)) misses {name} by {off:.1e}: {cause}")
         if back.get("scale") != 0.25:
             raise Wrong("lora_unmerge(lora_merge(layer)) loses the scale")

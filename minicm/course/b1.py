@@ -180,9 +180,7 @@ class Waves:
     def by_hand(self, x: list[float], t: float, dx: list[float], dt: float) -> list[float]:
         """The derivative along (dx, dt) of one sample."""
         (p, q), (dp, dq), a = x, dx, self.a.item()
-        first = (
-            math.cos(p * q) * (dp * q + p * dq) * math.cos(3 * t) - 3 * math.sin(p * q) * math.sin(3 * t) * dt
-        )
+        first = math.cos(p * q) * (dp * q + p * dq) * math.cos(3 * t) - 3 * math.sin(p * q) * math.sin(3 * t) * dt
         return [a * first, a * (2 * t * p * dp + dt * p * p + dq)]
 
 
@@ -201,12 +199,8 @@ def derivative_values(impl: Impl, seed: int) -> None:
     value, got = two(impl.derivative(F, f64(X), T, f64(DX), f64(dT)), "derivative")
     none = [[0.0, 0.0]] * 4
     causes: Causes = {
-        "the change of x is left out: this is the partial derivative by t": rows(
-            F.by_hand, X, ANGLES, none, dT
-        ),
-        "the change of t is left out: this is the derivative along x alone": rows(
-            F.by_hand, X, ANGLES, DX, [0.0] * 4
-        ),
+        "the change of x is left out: this is the partial derivative by t": rows(F.by_hand, X, ANGLES, none, dT),
+        "the change of t is left out: this is the derivative along x alone": rows(F.by_hand, X, ANGLES, DX, [0.0] * 4),
         "dt is taken for 1: it is given": rows(F.by_hand, X, ANGLES, DX, [1.0] * 4),
         "this is F itself, which comes first": F(f64(X), T),
     }
@@ -463,7 +457,9 @@ def trains(impl: Impl, seed: int) -> None:
         )
 
 
-TRAINED_BOUND = 0.2  # sigma_d; the solution reaches .11 to .12 on five seeds, dF/dt without the motion of x .27, no dx/dt .32
+TRAINED_BOUND = (
+    0.2  # sigma_d; the solution reaches .11 to .12 on five seeds, dF/dt without the motion of x .27, no dx/dt .32
+)
 
 B1 = Assignment(
     name="b1",

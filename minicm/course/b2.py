@@ -82,15 +82,11 @@ def fits(tensors: list[Tensor], name: str) -> None:
     """Raises ValueError where tensors are too large, alone or broadcast together."""
     for tensor in tensors:
         if tensor.numel() > NUMBERS:
-            raise ValueError(
-                f"{name} takes tensors of at most {NUMBERS:,} numbers here, got {tuple(tensor.shape)}"
-            )
+            raise ValueError(f"{name} takes tensors of at most {NUMBERS:,} numbers here, got {tuple(tensor.shape)}")
     shapes = [tuple(tensor.shape) for tensor in tensors]
     sizes = zip_longest(*(shape[::-1] for shape in shapes), fillvalue=1)
     if math.prod(max(axis) for axis in sizes) > TOGETHER:
-        raise ValueError(
-            f"{name}: {shapes} broadcast to more than {TOGETHER:,} numbers; take a smaller batch"
-        )
+        raise ValueError(f"{name}: {shapes} broadcast to more than {TOGETHER:,} numbers; take a smaller batch")
 
 
 # ------------------------------------------------------------------------------------------ the verdict
@@ -129,11 +125,7 @@ def accepts(name: str) -> Check:
         for right in RIGHT[name]:
             for i in range(SEEDS * seed, SEEDS * (seed + 1)):
                 if said := rejection(impl, name, right.function, i).rstrip(": "):
-                    cause = (
-                        TOO_STRICT
-                        if "AssertionError" in said
-                        else "is the input one that the contract allows?"
-                    )
+                    cause = TOO_STRICT if "AssertionError" in said else "is the input one that the contract allows?"
                     raise Wrong(f"a right {name} is rejected ({right.note}, seed {i}): {said}; {cause}")
 
     check.__doc__ = f"check_{name} accepts {len(RIGHT[name])} right ones, on {SEEDS} seeds"

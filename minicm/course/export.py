@@ -38,9 +38,7 @@ def handout(assignment: Assignment) -> list[Path]:
     """The files that a student receives. Raises ValueError where the repository is not at hand."""
     folder = HANDOUTS / assignment.name
     if not folder.is_dir():
-        raise ValueError(
-            f"{folder} is not there: the handouts are in minicm's repository; run this in a clone of it"
-        )
+        raise ValueError(f"{folder} is not there: the handouts are in minicm's repository; run this in a clone of it")
     return [folder / name for name in (f"{assignment.name}.ipynb", "student.py", "adapters.py")]
 
 
@@ -53,9 +51,7 @@ def gradescope_zip(assignment: Assignment, dest: Path, torch_index: str = CPU_TO
         for name, mode in (("setup.sh", 0o755), ("run_autograder", 0o755)):
             info = zipfile.ZipInfo(name)
             info.external_attr = mode << 16
-            archive.writestr(
-                info, filled(f"gradescope_{name.removesuffix('.sh')}.sh", assignment, torch_index)
-            )
+            archive.writestr(info, filled(f"gradescope_{name.removesuffix('.sh')}.sh", assignment, torch_index))
         for path, inside in package_files():
             archive.write(path, f"package/{inside}")
 

@@ -63,9 +63,7 @@ def table(report: Report, hints: int = 0) -> str:
         own = [result for result in report.results if result.task == task.name]
         lines += ["", f"{task.name}: {sum(r.score for r in own)} of {task.points}"]
         for result in own:
-            lines.append(
-                f"  {'ok  ' if result.passed else 'FAIL'} {result.score}/{result.points}  {result.check}"
-            )
+            lines.append(f"  {'ok  ' if result.passed else 'FAIL'} {result.score}/{result.points}  {result.check}")
             lines += [] if result.passed else [f"            {result.message}"]
         if not all(result.passed for result in own):
             lines += [f"       hint {i}: {hint}" for i, hint in enumerate(task.hints[:hints], 1)]
@@ -118,7 +116,5 @@ def write_csv(path: Path, assignment: Assignment, rows: Iterator[tuple[str, Repo
             else:
                 own = [sum(r.score for r in report.results if r.task == t.name) for t in assignment.tasks]
                 first = next((r.message for r in report.results if not r.passed), "")
-                writer.writerow(
-                    [name, report.score, assignment.points, *own, round(report.seconds, 1), first]
-                )
+                writer.writerow([name, report.score, assignment.points, *own, round(report.seconds, 1), first])
             file.flush()

@@ -19,9 +19,7 @@ from torch import Tensor
 
 Impl = Any  # an object whose attributes are the functions that an assignment asks for
 Check = Callable[[Impl, int], None]
-Causes = dict[
-    str, Tensor | Sequence
-]  # what each misconception would have given, by the half sentence that names it
+Causes = dict[str, Tensor | Sequence]  # what each misconception would have given, by the half sentence that names it
 
 
 class Wrong(AssertionError):
@@ -120,9 +118,7 @@ def raised(error: BaseException) -> str:
     """One sentence about an exception: what, and the last line of the submission that led to it."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if Path(f.filename).name in ("student.py", "adapters.py")] or frames
-    where = (
-        f"{own[-1].name} ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else "the submission"
-    )
+    where = f"{own[-1].name} ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else "the submission"
     if isinstance(error, NotImplementedError):
         return f"{where} is not written yet"
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
@@ -145,9 +141,7 @@ def is_tensor(value: Any, shape: Sequence[int], dtype: torch.dtype | None, call:
     if not isinstance(value, Tensor):
         raise Wrong(f"{call} must return a torch.Tensor, got {type_name(value)}")
     if tuple(value.shape) != tuple(shape):
-        raise Wrong(
-            f"{call} must have shape {tuple(shape)}, got {tuple(value.shape)}{_shape_cause(value, shape)}"
-        )
+        raise Wrong(f"{call} must have shape {tuple(shape)}, got {tuple(value.shape)}{_shape_cause(value, shape)}")
     if dtype is not None and value.dtype != dtype:
         raise Wrong(f"{call} must be {dtype}, got {value.dtype}")
     if not value.isfinite().all():
@@ -175,9 +169,7 @@ def same(
         return
     off = (got - want).abs() - (atol + rtol * want.abs())
     i = _first(off == off.max())
-    fits = [
-        cause for cause, other in (causes or {}).items() if _fits(got, other, want, max(rtol, 1e-6), atol)
-    ]
+    fits = [cause for cause, other in (causes or {}).items() if _fits(got, other, want, max(rtol, 1e-6), atol)]
     rounded = ROUNDED if close(got, want, 1e-6, atol) else ""
     because = fits[0] if fits else rounded or otherwise
     numbers = f"at index {i} it is {got[i].item():.9g}, not {want[i].item():.9g}"

@@ -30,9 +30,7 @@ class Change:
         return f"{self.before} ({self.kind}): {self.after}"
 
 
-def changes(
-    source: str, swaps: Mapping[str, str], namespace: Mapping[str, Any] | None = None
-) -> Iterator[Change]:
+def changes(source: str, swaps: Mapping[str, str], namespace: Mapping[str, Any] | None = None) -> Iterator[Change]:
     """Every change of a source that compiles and loads, in the order of the tree.
 
     swaps: names and what each is taken for; namespace: what the source finds when it is run, beside Python's builtins.

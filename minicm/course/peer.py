@@ -36,15 +36,11 @@ class RemoteError(Exception):
 class Peer:
     """One end of the conversation. `receive` waits for the next message; `functions` are those that may be called."""
 
-    def __init__(
-        self, receive: Callable[[], tuple[dict, bytes]], stream: BinaryIO, *, graph: bool = False
-    ) -> None:
+    def __init__(self, receive: Callable[[], tuple[dict, bytes]], stream: BinaryIO, *, graph: bool = False) -> None:
         self.receive, self.stream, self.graph = receive, stream, graph
         self.functions: dict[int | str, Callable] = {}
         self._numbers: dict[int, int] = {}
-        self._graphs: dict[
-            int, tuple[Tensor, dict[int, Tensor]]
-        ] = {}  # ref -> tensor and the leaves it may hang on
+        self._graphs: dict[int, tuple[Tensor, dict[int, Tensor]]] = {}  # ref -> tensor and the leaves it may hang on
         self._leaves: list[dict[int, Tensor]] = [{}]  # of the calls under way: ref -> leaf
         self._sent: list[dict[int, Tensor]] = [{}]  # of the calls under way: ref -> our tensor that went out
         self._refs = 0
@@ -177,8 +173,7 @@ class Peer:
             value = function(*args, **kwargs)
         answer = {"value": parcel.pack(value)}
         changed = [
-            None if _identical(old, new.detach()) else new.detach()
-            for old, new in zip(before, unpacker.tensors)
+            None if _identical(old, new.detach()) else new.detach() for old, new in zip(before, unpacker.tensors)
         ]
         states = [generator.get_state() for generator in unpacker.generators]
         return answer | {"changed": parcel.pack(changed), "generators": parcel.pack(states)}
@@ -261,8 +256,4 @@ def _derivative(function: Callable) -> Callable:
 
 def _identical(a: Tensor, b: Tensor) -> bool:
     """Equal bit for bit, NaN beside NaN included."""
-    return (
-        a.shape == b.shape
-        and torch.equal(a.nan_to_num(), b.nan_to_num())
-        and torch.equal(a.isnan(), b.isnan())
-    )
+    return a.shape == b.shape and torch.equal(a.nan_to_num(), b.nan_to_num()) and torch.equal(a.isnan(), b.isnan())

@@ -136,10 +136,7 @@ def heun_as_correction(denoise, schedule, x, t, s):
 def heun_by_sample(denoise, schedule, x, t, s):
     """One sample at a time, in float64 whatever x is."""
     D, rows = denoise(x, t), []
-    clock = [
-        v.double().tolist()
-        for v in (schedule.alpha(t), schedule.sigma(t), schedule.alpha(s), schedule.sigma(s))
-    ]
+    clock = [v.double().tolist() for v in (schedule.alpha(t), schedule.sigma(t), schedule.alpha(s), schedule.sigma(s))]
     slopes = [(row - a * d) / b for row, d, a, b in zip(x.double(), D.double(), *clock[:2])]
     for d, slope, a, b in zip(D.double(), slopes, *clock[2:]):
         rows.append(a * d + b * slope)
@@ -237,9 +234,7 @@ def grid_from_default(n, t_min=0.002, t_max=80.0, rho=7.0):
 def grid_by_arange(n, t_min=0.002, t_max=80.0, rho=7.0):
     """The ramp by arange, whose length is a matter of rounding."""
     low, high, h = t_min ** (1 / rho), t_max ** (1 / rho), 1 / (n - 1)
-    ramp = torch.arange(
-        0, 1 + h, h, dtype=torch.float64
-    )  # n or n + 1 of them, as 1 + h happens to be rounded
+    ramp = torch.arange(0, 1 + h, h, dtype=torch.float64)  # n or n + 1 of them, as 1 + h happens to be rounded
     grid = (low + ramp * (high - low)) ** rho
     grid[0], grid[-1] = t_min, t_max
     return grid
@@ -277,9 +272,7 @@ def consistency_in_place(net, x, t, sigma_data=0.5, t_min=0.002):
     """Works on the caller's x."""
     gap, c_in = t - torch.full_like(t, t_min), 1 / (t**2 + sigma_data**2).sqrt()
     F = net(per_sample(c_in, x) * x, t.log() / 4)
-    return x.mul_(per_sample(1 / (1 + (gap / sigma_data) ** 2), x)).add_(
-        per_sample(sigma_data * gap * c_in, x) * F
-    )
+    return x.mul_(per_sample(1 / (1 + (gap / sigma_data) ** 2), x)).add_(per_sample(sigma_data * gap * c_in, x) * F)
 
 
 # ------------------------------------------------------------------------------------------ wrong: Heun steps

@@ -15,9 +15,7 @@ def pytest_addoption(parser: Any) -> None:
     """The two options."""
     group = parser.getgroup("minicm", "grading an assignment of minicm")
     group.addoption("--assignment", help="a1, a2, ...: run the checks of this assignment and nothing else")
-    group.addoption(
-        "--submission", default=".", help="the folder with student.py and adapters.py (default: here)"
-    )
+    group.addoption("--submission", default=".", help="the folder with student.py and adapters.py (default: here)")
 
 
 def pytest_collection(session: Any) -> bool | None:
@@ -37,9 +35,7 @@ def pytest_collection(session: Any) -> bool | None:
         raise pytest.UsageError(str(error)) from None
     session.config.add_cleanup(lambda: submission.__exit__())
     session.items = items(session, assignment, submission)
-    session.config.hook.pytest_collection_modifyitems(
-        session=session, config=session.config, items=session.items
-    )
+    session.config.hook.pytest_collection_modifyitems(session=session, config=session.config, items=session.items)
     session.testscollected = len(session.items)
     return True
 

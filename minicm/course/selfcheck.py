@@ -18,9 +18,7 @@ def self_check(name: str, task: str, impl: Any, hints: int = 0) -> None:
     assignment = assignment_named(name)
     chosen = [t for t in assignment.tasks if t.name == task or t.name.split()[0] == task]
     if not chosen:
-        raise ValueError(
-            f"{name} has no task {task!r}: choose from {', '.join(t.name for t in assignment.tasks)}"
-        )
+        raise ValueError(f"{name} has no task {task!r}: choose from {', '.join(t.name for t in assignment.tasks)}")
     for i, (points, check) in enumerate(chosen[0].checks):
         message = outcome(check, impl)
         print(

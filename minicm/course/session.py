@@ -114,9 +114,7 @@ class Submission:
         self._missing = [str(name) for name in loaded.get("missing", [])]
         if loaded.get("patched") and not self.notices:
             names = ", ".join(map(str, loaded["patched"][:5]))
-            self.notices.append(
-                f"the submission replaces {names}; this changes its own process only, not the checks"
-            )
+            self.notices.append(f"the submission replaces {names}; this changes its own process only, not the checks")
         if loaded.get("broken"):
             self._broken = str(loaded["broken"])[:600]
             raise Failed(self._broken)
@@ -248,9 +246,7 @@ def copy_sources(source: Path, target: Path) -> None:
     """Copy a submission's .py files. Raises ValueError where there is nothing to grade, or too much."""
     if not source.is_dir():
         raise ValueError(f"{source} is no folder: give the one that holds student.py")
-    files = [
-        p for p in sorted(source.rglob("*")) if p.suffix in SOURCES and p.is_file() and not p.is_symlink()
-    ]
+    files = [p for p in sorted(source.rglob("*")) if p.suffix in SOURCES and p.is_file() and not p.is_symlink()]
     if not any(p.parent == source and p.name in ("adapters.py", "student.py") for p in files):
         raise ValueError(f"{source} holds neither student.py nor adapters.py: give the folder with your work")
     if sum(p.stat().st_size for p in files) > SIZE or len(files) > 200:

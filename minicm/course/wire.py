@@ -123,9 +123,7 @@ class Parcel:
             return {"generator": self._tensor(value.get_state())}
         if type(value).__name__ in CLOCKS and type(value) is CLOCKS[type(value).__name__]:
             fields = {
-                f.name: getattr(value, f.name)
-                for f in dataclasses.fields(CLOCKS[type(value).__name__])
-                if f.init
+                f.name: getattr(value, f.name) for f in dataclasses.fields(CLOCKS[type(value).__name__]) if f.init
             }
             return {"clock": type(value).__name__, "fields": self.pack(fields)}
         if isinstance(value, Remote) and value._peer is self.peer:
@@ -141,9 +139,7 @@ class Parcel:
         name = str(value.dtype).removeprefix("torch.")
         if name not in DTYPES or value.layout != torch.strided:
             return {"opaque": f"Tensor of {value.dtype}, {value.layout}"}
-        plain = torch.empty(kept.numel(), dtype=kept.dtype).copy_(
-            kept.reshape(-1)
-        )  # an expanded one has stride 0
+        plain = torch.empty(kept.numel(), dtype=kept.dtype).copy_(kept.reshape(-1))  # an expanded one has stride 0
         self.parts.append(plain.view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
         self.tensors.append(value)
         ref = self.peer.keep(value) if value.requires_grad else None
@@ -193,9 +189,7 @@ class Unpacker:
         if "yours" in value:
             return self.peer.functions[value["yours"]]
         if "call" in value:
-            attributes = {
-                a: self.unpack(value["attributes"][a]) for a in ATTRIBUTES if a in value["attributes"]
-            }
+            attributes = {a: self.unpack(value["attributes"][a]) for a in ATTRIBUTES if a in value["attributes"]}
             return Remote(self.peer, int(value["call"]), str(value["name"]), attributes)
         return Opaque(str(value["opaque"])[:80])
 

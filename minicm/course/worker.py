@@ -84,9 +84,7 @@ class Guard:
         if not isinstance(path, (str, bytes)):
             return
         if (flags or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC) and not self._is_own(path):
-            raise Refused(
-                f"graded code may not write outside its folder, as it does with {os.fsdecode(path)}"
-            )
+            raise Refused(f"graded code may not write outside its folder, as it does with {os.fsdecode(path)}")
         if os.path.realpath(os.fsdecode(path)).startswith(self.sources):
             raise Refused(f"{Path(os.fsdecode(path)).name} holds the answer to this assignment")
 

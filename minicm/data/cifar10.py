@@ -238,7 +238,5 @@ def _read(path: Path) -> Tensor:
     records = np.fromfile(path, np.uint8).reshape(-1, RECORD)
     wrong = np.flatnonzero(records[:, 0] > 9)
     if len(wrong):
-        raise ValueError(
-            f"{path} is not a CIFAR-10 file: record {wrong[0]} has label {records[wrong[0], 0]}, not 0..9"
-        )
+        raise ValueError(f"{path} is not a CIFAR-10 file: record {wrong[0]} has label {records[wrong[0], 0]}, not 0..9")
     return torch.from_numpy(records)

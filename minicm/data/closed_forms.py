@@ -19,9 +19,7 @@ Time = float | Tensor
 Mixture1D = tuple[Tensor, Tensor, Tensor]  # weights, means and standard deviations, each (K,)
 
 
-def gaussian_flow(
-    x: Tensor, mean: Tensor, cov: Tensor, t: Time, s: Time, schedule: Schedule = EDM()
-) -> Tensor:
+def gaussian_flow(x: Tensor, mean: Tensor, cov: Tensor, t: Time, s: Time, schedule: Schedule = EDM()) -> Tensor:
     """The flow of N(mean, cov) from t to s: whiten at t, colour at s. x (B, d), mean (d,), cov (d, d) -> (B, d).
 
     alpha_s m + (alpha_s^2 S + sigma_s^2 I)^(1/2) (alpha_t^2 S + sigma_t^2 I)^(-1/2) (x - alpha_t m): EDM,
@@ -54,9 +52,7 @@ def quantile_flow(x: Tensor, mixture: Mixture1D, t: Time, s: Time, schedule: Sch
     return (low + high) / 2
 
 
-def product_flow(
-    x: Tensor, mixtures: Sequence[Mixture1D], t: Time, s: Time, schedule: Schedule = EDM()
-) -> Tensor:
+def product_flow(x: Tensor, mixtures: Sequence[Mixture1D], t: Time, s: Time, schedule: Schedule = EDM()) -> Tensor:
     """The flow of a product of one-dimensional mixtures, one a coordinate: `quantile_flow` in each. (B, d) -> (B, d).
 
     The density factorises at every time, so the score's coordinates do not know of each other, nor the ODE's.

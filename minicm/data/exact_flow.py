@@ -94,9 +94,7 @@ def integrate(rate: Rate, v: Tensor, q: Tensor, q_end: Tensor, *cond: Tensor) ->
     )
 
 
-def _step(
-    rate: Rate, v: Tensor, q: Tensor, h: Tensor, slope: Tensor, *cond: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def _step(rate: Rate, v: Tensor, q: Tensor, h: Tensor, slope: Tensor, *cond: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """One step of DOP853: the new v, its slope (the next step's first), and the error (B,) in units of the allowed."""
     A, b, c, to_errors = _tableau(v.device)
     k = v.new_empty(13, *v.shape)
@@ -117,7 +115,5 @@ def _tableau(device: torch.device) -> tuple[Tensor, Tensor, list[float], Tensor]
     """DOP853's coefficients A (12, 12), b (12,), c and those of its two error estimates (2, 13), from SciPy."""
     from scipy.integrate import DOP853
 
-    A, b, fifth, third = (
-        torch.tensor(part, device=device) for part in (DOP853.A, DOP853.B, DOP853.E5, DOP853.E3)
-    )
+    A, b, fifth, third = (torch.tensor(part, device=device) for part in (DOP853.A, DOP853.B, DOP853.E5, DOP853.E3))
     return A, b, DOP853.C.tolist(), torch.stack([fifth, third])

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from minicm.data.exact_flow import transport
 from minicm.data.posterior import Posterior, check_mixture
-from minicm.schedules import EDM, Schedule, known
+from minicm.schedules import EDM, Schedule, known_true
 
 Time = float | Tensor  # one for all samples, or (B,)
 Label = int | Tensor | None  # one for all, (B,) int64, or None: the null label
@@ -110,9 +110,7 @@ class GaussianMixture:
     def normalised(self, sigma_data: float = 0.5) -> GaussianMixture:
         """The mixture moved to mean 0 and scaled, by one factor, to this standard deviation per dimension."""
         scale = sigma_data / self.sigma_data
-        return GaussianMixture(
-            scale * (self.means - self.mean), scale**2 * self.covs, self.weights, self.labels
-        )
+        return GaussianMixture(scale * (self.means - self.mean), scale**2 * self.covs, self.weights, self.labels)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Draw n points: x0 (n, d) in torch's default dtype, label (n,) int64, on the generator's device."""
@@ -157,9 +155,7 @@ class GaussianMixture:
         y = transport(posterior.score, *moments, y, start, end, *cond)
         return torch.where((start == end)[:, None], x, (alpha * y).T.to(x.dtype))
 
-    def consistency(
-        self, x: Tensor, t: Time, t_min: float = 0.002, label: Label = None, w: Scale = None
-    ) -> Tensor:
+    def consistency(self, x: Tensor, t: Time, t_min: float = 0.002, label: Label = None, w: Scale = None) -> Tensor:
         """The true consistency function f*(x, t) in the EDM clock: the flow from t to t_min. (B, d) -> (B, d).
 
         CM, arXiv:2303.01469, section 3; t_min is the paper's epsilon.
@@ -204,9 +200,7 @@ class GaussianMixture:
     def _enter(self, x: Tensor, t: Time, schedule: Schedule = EDM()) -> tuple[Tensor, Tensor]:
         """The coordinates of all clocks: y = x/alpha (d, B) and lambda = sigma/alpha (B,), in float64."""
         if x.ndim != 2 or x.shape[1] != self.dim or not x.is_floating_point():
-            raise ValueError(
-                f"points must be floats of shape (B, {self.dim}), got {x.dtype} {tuple(x.shape)}"
-            )
+            raise ValueError(f"points must be floats of shape (B, {self.dim}), got {x.dtype} {tuple(x.shape)}")
         t = _per_sample(t, x)
         schedule.check(t, x)
         alpha = schedule.alpha(t)
@@ -216,13 +210,9 @@ class GaussianMixture:
         """log pi (K, B) in each sample's class, and with guidance w (B,)."""
         label = torch.as_tensor(self.classes if label is None else label, device=x.device)
         if label.shape not in ((), x.shape[:1]) or label.is_floating_point():
-            raise ValueError(
-                f"label must be an int or ({len(x)},) int64, got {tuple(label.shape)} {label.dtype}"
-            )
-        if known((label < 0).any() | (label > self.classes).any()):
-            raise ValueError(
-                f"labels must be in 0..{self.classes}, {self.classes} for none, got {label.tolist()}"
-            )
+            raise ValueError(f"label must be an int or ({len(x)},) int64, got {tuple(label.shape)} {label.dtype}")
+        if known_true((label < 0).any() | (label > self.classes).any()):
+            raise ValueError(f"labels must be in 0..{self.classes}, {self.classes} for none, got {label.tolist()}")
         log_prior = self._posterior(x).log_prior[:, label.expand(len(x))]
         if w is None:
             return (log_prior,)
@@ -249,9 +239,7 @@ class ExactDenoiser:
         """Standard deviation of the data per dimension."""
         return self.mixture.sigma_data
 
-    def __call__(
-        self, x: Tensor, t: Time, label: Label = None, w: Scale = None, u: Tensor | None = None
-    ) -> Tensor:
+    def __call__(self, x: Tensor, t: Time, label: Label = None, w: Scale = None, u: Tensor | None = None) -> Tensor:
         point, cond = self.mixture._enter(x, t, self.schedule), self.mixture._condition(x, label, w)
         return self.mixture._posterior(x).x0_hat(*point, *cond).T.to(x.dtype)
 

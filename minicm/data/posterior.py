@@ -29,9 +29,7 @@ class Posterior:
     Methods take y (d, B), lam (B,), the columns of log_prior that hold for the samples (K, B), and w (B,) or None.
     """
 
-    def __init__(
-        self, means: Tensor, covs: Tensor, weights: Tensor, labels: Tensor, device: torch.device
-    ) -> None:
+    def __init__(self, means: Tensor, covs: Tensor, weights: Tensor, labels: Tensor, device: torch.device) -> None:
         eig, Q = torch.linalg.eigh(covs)  # S_k = Q_k diag(eig_k) Q_k^T
         basis = Q.permute(2, 0, 1)  # [j, k]: the j-th eigenvector of S_k
         centre = torch.einsum("jki,ki->jk", basis, means)
@@ -95,9 +93,7 @@ def check_mixture(means: Tensor, covs: Tensor, weights: Tensor, labels: Tensor) 
     _demand(covs.isfinite(), "covariance must be finite", covs)
     _demand(weights >= 0, "weight must be 0 or more", weights)  # NaN is not
     tilt = (covs - covs.mT).abs()
-    _demand(
-        tilt <= 1e-6 * covs.abs().max(), "covariance must be symmetric", covs
-    )  # float32 products are to 1e-6
+    _demand(tilt <= 1e-6 * covs.abs().max(), "covariance must be symmetric", covs)  # float32 products are to 1e-6
     eig = torch.linalg.eigvalsh(covs)
     _demand(
         eig > 1e-14 * eig.abs().amax(1, keepdim=True),

@@ -25,9 +25,7 @@ def sliced_wasserstein(
     Raises ValueError for a generator that is not a CPU one.
     """
     if generator is not None and generator.device.type != "cpu":
-        raise ValueError(
-            f"directions are drawn on the CPU: give a CPU generator, not one on {generator.device}"
-        )
+        raise ValueError(f"directions are drawn on the CPU: give a CPU generator, not one on {generator.device}")
     a_all, b_all = two_clouds(a, b)
     directions = torch.randn(a_all.shape[1], projections, generator=generator, dtype=torch.float64).numpy()
     directions /= np.linalg.norm(directions, axis=0)
@@ -48,9 +46,7 @@ def wasserstein2(a: Tensor, b: Tensor) -> float:
     """
     a_all, b_all = two_clouds(a, b)
     if len(a_all) != len(b_all):
-        raise ValueError(
-            f"wasserstein2 pairs points off and needs as many of each, got {len(a)} and {len(b)}"
-        )
+        raise ValueError(f"wasserstein2 pairs points off and needs as many of each, got {len(a)} and {len(b)}")
     cost = cdist(a_all, b_all, "sqeuclidean")
     return math.sqrt(cost[linear_sum_assignment(cost)].mean())
 
@@ -75,9 +71,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     a_all, b_all = two_clouds(a, b)
     if min(len(a_all), len(b_all)) < 2:
         raise ValueError(f"a covariance needs at least 2 points, got {len(a)} and {len(b)}")
-    moments = [
-        (torch.from_numpy(cloud.mean(axis=0)), torch.from_numpy(cloud).T.cov()) for cloud in (a_all, b_all)
-    ]
+    moments = [(torch.from_numpy(cloud.mean(axis=0)), torch.from_numpy(cloud).T.cov()) for cloud in (a_all, b_all)]
     return frechet_of_moments(*moments[0], *moments[1])
 
 
@@ -102,18 +96,14 @@ def points(x: Tensor) -> Tensor:
         raise ValueError("there are no samples to measure: give at least one")
     if not flat.isfinite().all():
         bad = int((~flat.isfinite().all(dim=1)).sum())
-        raise ValueError(
-            f"{bad} of {len(flat)} samples hold NaN or infinity: the model or its sampler has failed"
-        )
+        raise ValueError(f"{bad} of {len(flat)} samples hold NaN or infinity: the model or its sampler has failed")
     return flat
 
 
 def two_clouds(a: Tensor, b: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Both as numpy arrays, (n, d) and (m, d). Raises ValueError where samples differ in shape."""
     if a.shape[1:] != b.shape[1:]:
-        raise ValueError(
-            f"both clouds must hold samples of one shape, got {tuple(a.shape)} and {tuple(b.shape)}"
-        )
+        raise ValueError(f"both clouds must hold samples of one shape, got {tuple(a.shape)} and {tuple(b.shape)}")
     return points(a).numpy(), points(b).numpy()
 
 

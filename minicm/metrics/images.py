@@ -82,10 +82,7 @@ def nearest(x: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
     Euclidean, over pixels.
     """
     parts = x.flatten(1).to(train.dtype).split(500)
-    found = [
-        torch.cdist(part, train.flatten(1), compute_mode="donot_use_mm_for_euclid_dist").min(1)
-        for part in parts
-    ]
+    found = [torch.cdist(part, train.flatten(1), compute_mode="donot_use_mm_for_euclid_dist").min(1) for part in parts]
     return torch.cat([part.values for part in found]), torch.cat([part.indices for part in found])
 
 
@@ -114,9 +111,7 @@ def measure_images(
     """
     r, x = reference, x.clamp(-1, 1)
     real = in_batches(r.features, r.train)
-    draws = [
-        r.held_out[torch.randint(len(r.held_out), (len(x),), generator=generator)] for _ in range(repeats)
-    ]
+    draws = [r.held_out[torch.randint(len(r.held_out), (len(x),), generator=generator)] for _ in range(repeats)]
 
     def both(measure: Callable[[Tensor], float]) -> Measured:
         scores = torch.tensor([measure(draw) for draw in draws], dtype=torch.float64)

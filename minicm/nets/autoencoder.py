@@ -33,9 +33,7 @@ class Autoencoder(nn.Module):
         std: float = 0.5,  # of the latents after `standardise`: sigma_data of what is trained on them
     ) -> None:
         super().__init__()
-        self.options = dict(
-            channels=channels, latent=latent, width=width, noise=noise, penalty=penalty, std=std
-        )
+        self.options = dict(channels=channels, latent=latent, width=width, noise=noise, penalty=penalty, std=std)
         self.noise, self.penalty, self.std = noise, penalty, std
         self.encoder = nn.Sequential(
             *(conv(channels, width), norm(width), nn.SiLU()),

@@ -85,9 +85,7 @@ class Conditioning(nn.Module):
             if self.label is not None:
                 h = h + self.label(torch.full_like(c_noise, self.classes).long() if label is None else label)
             if self.w is not None:
-                h = h + self.w(
-                    guidance_embedding(torch.zeros_like(c_noise) if w is None else w, 64).to(dtype)
-                )
+                h = h + self.w(guidance_embedding(torch.zeros_like(c_noise) if w is None else w, 64).to(dtype))
             if self.u is not None:
                 h = h + self.u(octaves(torch.zeros_like(c_noise) if u is None else u, self.octaves).to(dtype))
             return h

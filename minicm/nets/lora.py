@@ -47,9 +47,7 @@ class LoRA(nn.Module):
         return W + (self.weight * self.scale * (self.B @ self.A)).reshape(W.shape)
 
 
-def add_lora(
-    net: nn.Module, rank: int, scale: float = 1.0, *, generator: torch.Generator | None = None
-) -> nn.Module:
+def add_lora(net: nn.Module, rank: int, scale: float = 1.0, *, generator: torch.Generator | None = None) -> nn.Module:
     """Give every Linear and convolution of a network a new adapter, and freeze all else; in place.
 
     LoRA, arXiv:2106.09685; LCM-LoRA's script has rank 64 and scale 1. The function stays the same until A and B are

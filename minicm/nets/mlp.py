@@ -36,9 +36,7 @@ class MLP(nn.Module):
         super().__init__()
         if min(dim, width, depth) < 1:
             raise ValueError(f"dim, width and depth must be at least 1, got {dim}, {width}, {depth}")
-        self.options: dict[str, Any] = dict(
-            dim=dim, width=width, depth=depth, classes=classes, guidance=guidance
-        )
+        self.options: dict[str, Any] = dict(dim=dim, width=width, depth=depth, classes=classes, guidance=guidance)
         self.options |= dict(second_time=second_time, features=features, scale=scale, octaves=octaves)
         self.dim, self.classes, self.second_time = dim, classes, second_time
         self.features = FourierFeatures(dim, features, scale=scale)

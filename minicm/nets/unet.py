@@ -41,9 +41,7 @@ class UNet(nn.Module):
         mults: Sequence[int] = (1, 2),
         *,
         blocks: int = 2,  # residual blocks of a level, on either way
-        attention: Sequence[
-            int
-        ] = (),  # where pixels attend to each other: 1 full size, 2 half, 4 a quarter, ...
+        attention: Sequence[int] = (),  # where pixels attend to each other: 1 full size, 2 half, 4 a quarter, ...
         dropout: float = 0.0,  # probability, in every block
         classes: int = 0,  # labels 0..classes - 1, and the null label `classes`
         guidance: bool = False,  # an input for the guidance scale w
@@ -59,15 +57,11 @@ class UNet(nn.Module):
                 f"channels, blocks and every one of mults must be at least 1, got {channels}, {blocks}, {tuple(mults)}"
             )
         if not set(attention) <= set(factors):
-            raise ValueError(
-                f"attention = {tuple(attention)}: with mults = {tuple(mults)} the levels are {factors}"
-            )
+            raise ValueError(f"attention = {tuple(attention)}: with mults = {tuple(mults)} the levels are {factors}")
         self.options: dict[str, Any] = dict(
             channels=channels, width=width, mults=[*mults], blocks=blocks, attention=[*attention]
         )
-        inputs: dict[str, Any] = dict(
-            classes=classes, guidance=guidance, second_time=second_time, octaves=octaves
-        )
+        inputs: dict[str, Any] = dict(classes=classes, guidance=guidance, second_time=second_time, octaves=octaves)
         self.options |= dict(dropout=dropout) | inputs
         self.channels, self.classes, self.second_time = channels, classes, second_time
         self.factor = factors[-1]  # of the lowest level

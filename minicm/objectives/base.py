@@ -48,9 +48,7 @@ class Objective(nn.Module):
         """All that is random for the batch x0 (B, *D) at step k of K, from the generator on x0's device."""
         raise NotImplementedError
 
-    def loss(
-        self, f: Any, f_target: Any, x0: Tensor, label: Tensor | None, draw: Draw, k: int, K: int
-    ) -> Tensor:
+    def loss(self, f: Any, f_target: Any, x0: Tensor, label: Tensor | None, draw: Draw, k: int, K: int) -> Tensor:
         """The losses (B,), with no randomness of their own; gradients reach f alone.
 
         What f and f_target must offer is said by each objective: most take any `Denoise`, some a `Denoiser`.
@@ -131,9 +129,7 @@ def check_guidance(teacher: Denoise | None, w_range: tuple[float, float]) -> Non
 def uniform_guidance(w_range: tuple[float, float], n: int, generator: torch.Generator) -> Tensor:
     """w ~ U[low, high] for n samples (LCM, arXiv:2310.04378, Algorithm 1); (n,), float64."""
     low, high = w_range
-    return low + (high - low) * torch.rand(
-        n, generator=generator, device=generator.device, dtype=torch.float64
-    )
+    return low + (high - low) * torch.rand(n, generator=generator, device=generator.device, dtype=torch.float64)
 
 
 def default_generator(device: torch.device) -> torch.Generator:
@@ -154,9 +150,7 @@ def dropout_from(seed: Tensor) -> Iterator[None]:
         yield
 
 
-def predict_pair(
-    online: Callable[[], Tensor], target: Callable[[], Tensor], seed: Tensor
-) -> tuple[Tensor, Tensor]:
+def predict_pair(online: Callable[[], Tensor], target: Callable[[], Tensor], seed: Tensor) -> tuple[Tensor, Tensor]:
     """Evaluate the target without gradient, then the online network, under one dropout mask.
 
     The stop-gradient is CM's (arXiv:2303.01469, Eq. 7), the shared mask iCT's (arXiv:2310.14189, section 3.1).
@@ -177,3 +171,8 @@ def constant(t: Tensor, s: Tensor) -> Tensor:
 def inverse_gap(t: Tensor, s: Tensor) -> Tensor:
     """The weight 1/(t - s) of iCT and ECT (arXiv:2310.14189, section 3.1); (B,), (B,) -> (B,)."""
     return 1 / (t - s)
+
+
+def gentle_gap(t: Tensor, s: Tensor) -> Tensor:
+    """The weight (t + 1/2)/(t - s): iCT's 1/(t - s), which starves large t, with the growth of t given back."""
+    return (t + 0.5) / (t - s)

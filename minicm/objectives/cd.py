@@ -52,9 +52,7 @@ class CD(Objective):
         if isinstance(grid, Tensor) and (grid.ndim != 1 or len(grid) < 2 or (grid.diff() <= 0).any()):
             raise ValueError("CD needs an ascending grid of at least two times, such as karras_grid(18)")
         if not 0 <= mu < 1:
-            raise ValueError(
-                f"the target's decay mu must lie in [0, 1), got {mu}: at 1 the target never moves"
-            )
+            raise ValueError(f"the target's decay mu must lie in [0, 1), got {mu}: at 1 the target never moves")
         self.frozen = (teacher,)  # in a tuple, so that its weights are not taken for the objective's own
         self.grid, self.step, self.index_law = grid, step, index_law
         self.distance, self.weight, self.mu = distance, weight, mu
@@ -76,9 +74,7 @@ class CD(Objective):
         x_t = schedule.add_noise(x0, draw.eps, t)
         with torch.no_grad():
             x_s = self.step(partial(self.teacher, label=label), schedule, x_t, t, s)
-        y, y_target = predict_pair(
-            lambda: f(x_t, t, label=label), lambda: f_target(x_s, s, label=label), draw.seed
-        )
+        y, y_target = predict_pair(lambda: f(x_t, t, label=label), lambda: f_target(x_s, s, label=label), draw.seed)
         return self.weight(t, s).to(x0.dtype) * self.distance(y, y_target)
 
     def target_decay(self, k: int, K: int) -> float:

@@ -64,9 +64,7 @@ class CT(Objective):
     ) -> Tensor:
         t, s = draw.t, draw.s
         x_t, x_s = f.schedule.add_noise(x0, draw.eps, t), f.schedule.add_noise(x0, draw.eps, s)
-        y, y_target = predict_pair(
-            lambda: f(x_t, t, label=label), lambda: f_target(x_s, s, label=label), draw.seed
-        )
+        y, y_target = predict_pair(lambda: f(x_t, t, label=label), lambda: f_target(x_s, s, label=label), draw.seed)
         return self.weight(t, s).to(x0.dtype) * self.distance(y, y_target)
 
     def target_decay(self, k: int, K: int) -> float:

@@ -6,16 +6,16 @@ LCM, arXiv:2310.04378, Algorithm 1.   loss = d( f(x_t, w, c, t), f_target(x_s, w
 |----------------------|-----------------------|--------------------------------------------------------------------|
 | z                    | x                     | here points or pixels; the paper's are codes of an autoencoder     |
 | c, empty             | label, null label     | the class stands in the place of the text                          |
-| t_{n+k}, t_n         | t, s                  | k steps of the grid apart; every k-th time is used                 |
+| t_{n+k}, t_n         | t, s, skip            | `skip` (k) steps of the grid apart; every k-th time is used        |
 | w ~ U[w_min, w_max]  | draw.w, w_range       | guidance: D_c + w (D_c - D_null); Imagen's scale is w + 1          |
 | Psi                  | step                  | euler_step is DDIM: x + (1+w) Psi(c) - w Psi(empty) is its result  |
 | theta, theta^-       | f, f_target           | trained, its slow copy                                             |
 | d, mu                | distance, mu          | paper: squared l2, .999943; diffusers' script: l2 or Huber, .95    |
 
 Differs from CD in: the guidance, which the student learns as an input, so that sampling needs one evaluation a step;
-the skip k, without which a grid of 1000 steps learns too slowly. Latent consistency fine-tuning (section 4.4)
+the skip (the paper's k), without which a grid of 1000 steps learns too slowly. Latent consistency fine-tuning (section 4.4)
 goes without a teacher, from an f that is trained already: LCD(None, grid=..., ...) takes x0 for the teacher's
-x0_hat, as CT does, and keeps w and k.
+x0_hat, as CT does, and keeps w and the skip.
 Simplified: no autoencoder; f in our own preconditioning or in LCM's (`lcm_boundary`), which ends at t = 1 instead of 0.
 """
 
@@ -27,7 +27,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from minicm.denoiser import guided
+from minicm.denoiser import Guided
 from minicm.distances import Distance, pseudo_huber
 from minicm.objectives.base import (
     Draw,
@@ -40,9 +40,9 @@ from minicm.objectives.base import (
     uniform_guidance,
     whole_times,
 )
-from minicm.schedules import VP, Denoise, expand, known
+from minicm.schedules import VP, Denoise, expand, known_true
 from minicm.solvers import Step, euler_step
-from minicm.times import IndexLaw, UniformIndex, every_kth
+from minicm.times import IndexLaw, UniformIndex, with_skip
 
 
 class LCD(Objective):
@@ -50,7 +50,7 @@ class LCD(Objective):
 
     LCM, arXiv:2310.04378, Algorithm 1 and section 4.4. teacher: a diffusion model called (x, t, label) with a `schedule`,
     trained with its label dropped now and then (`data.labels.LabelDropout`). x0 (B, *D), label (B,) -> losses (B,).
-    Raises ValueError for a skip k that does not fit the grid, a w_range that is not 0 <= low <= high, mu outside
+    Raises ValueError for a skip that does not fit the grid, a w_range that is not 0 <= low <= high, mu outside
     [0, 1), a teacher without classes, a clock without a grid, an f in
     another clock than the teacher's, and in `draw` where there is a teacher and no label.
     """
@@ -59,7 +59,7 @@ class LCD(Objective):
         self,
         teacher: Denoise | None,
         *,
-        k: int,  # skipping step, in steps of the grid; the paper's is 20 of 1000
+        skip: int,  # skipping step, in steps of the grid; the paper's is 20 of 1000
         w_range: tuple[float, float],  # guidance is uniform on it; paper [2, 14], script [5, 15]
         grid: Tensor | None = None,  # ascending times (N,); None: all times 0..T of the teacher's VP clock
         step: Step = euler_step,  # the ODE solver Psi
@@ -73,7 +73,7 @@ class LCD(Objective):
         if not 0 <= mu < 1:
             raise ValueError(f"the target's decay mu must lie in [0, 1), got {mu}: at 1 it never moves")
         self.frozen = (teacher,)  # in a tuple, so that its weights are not taken for the objective's own
-        self.grid = every_kth(whole_times(teacher) if grid is None else grid, k)
+        self.grid = with_skip(whole_times(teacher) if grid is None else grid, skip)
         self.w_range = w_range
         self.step, self.index_law = step, index_law
         self.distance, self.weight, self.mu = distance, weight, mu
@@ -107,13 +107,13 @@ class LCD(Objective):
         """Who supplies x0_hat for the step from t to s: the guided teacher, or without one the data."""
         if self.teacher is None:
             return lambda x, t: x0
-        return self.teacher if label is None else guided(self.teacher, label, w)  # all null: nothing to guide
+        return self.teacher if label is None else Guided(self.teacher, label, w)  # all null: nothing to guide
 
     def target_decay(self, k: int, K: int) -> float:
         return self.mu
 
 
-class lcm_boundary(nn.Module):
+class LCMBoundary(nn.Module):
     """LCM's own boundary condition for a given eps-, v- or x0-network: f = c_skip x + c_out x0_hat, f(x, 1) = x.
 
     LCM, arXiv:2310.04378, section 4.1, with the numbers of its training script: c_skip = sd^2/(s^2 + sd^2) and
@@ -134,9 +134,7 @@ class lcm_boundary(nn.Module):
     ) -> None:
         super().__init__()
         if not isinstance(denoiser.schedule, VP):
-            raise ValueError(
-                f"LCM's boundary counts timesteps: it needs the VP clock, got {denoiser.schedule}"
-            )
+            raise ValueError(f"LCM's boundary counts timesteps: it needs the VP clock, got {denoiser.schedule}")
         self.denoiser, self.schedule = denoiser, denoiser.schedule
         self.sigma_data, self.timestep_scaling = sigma_data, timestep_scaling
 
@@ -156,7 +154,7 @@ class lcm_boundary(nn.Module):
         w: Tensor | None = None,
         u: Tensor | None = None,
     ) -> Tensor:
-        if known((t < 1).any()):
+        if known_true((t < 1).any()):
             raise ValueError(f"t = {t.min().item():g}: LCM's f begins at t = 1, the first timestep")
         given = {"label": label, "w": w, "u": u}
         x0_hat = self.denoiser(x, t, **{name: value for name, value in given.items() if value is not None})

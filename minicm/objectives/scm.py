@@ -135,9 +135,7 @@ def tangent(
 
 def _check_clock(f: Denoiser) -> None:
     if not isinstance(f.schedule, TrigFlow):
-        raise ValueError(
-            f"sCM trains an f in the TrigFlow clock, got {f.schedule}: Denoiser(net, TrigFlow())"
-        )
+        raise ValueError(f"sCM trains an f in the TrigFlow clock, got {f.schedule}: Denoiser(net, TrigFlow())")
     if f.sigma_data != f.schedule.sigma_data:
         raise ValueError(
             f"f has sigma_data = {f.sigma_data:g}, its clock {f.schedule.sigma_data:g}: "

@@ -9,7 +9,7 @@ where G(x, t, u) = schedule.step(x, x0_hat, t, u) with x0_hat = f(x, t, u): the 
 | f(x_t, t, s)            | trajectory_point    | G above; G(x, u, u) = x for any f, so the boundary needs no learning |
 | TCF(1), TCF(2)          | form                | first_order: x0_hat = f(x, t, u); second_order: f half-way to u     |
 | Phi                     | step                | euler_step is DDIM, in the guided teacher where w_range is given    |
-| m ~ U[1, n]             | u_law               | any time of the grid up to s, whatever the skip k                   |
+| m ~ U[1, n]             | u_law               | any time of the grid up to s, whatever the skip                     |
 | theta, theta^-, d, mu   | f, f_target, distance, mu | trained, its slow copy; paper: squared l2, mu as in LCM       |
 
 Differs from CD in: the third time u, which the network is told too. With every u = 0 it is LCD. CTM (arXiv:2310.02279)
@@ -26,7 +26,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from minicm.denoiser import guided
+from minicm.denoiser import Guided
 from minicm.distances import Distance, pseudo_huber
 from minicm.objectives.base import (
     Draw,
@@ -41,7 +41,7 @@ from minicm.objectives.base import (
 )
 from minicm.schedules import Denoise
 from minicm.solvers import Step, euler_step
-from minicm.times import IndexLaw, UniformIndex, every_kth
+from minicm.times import IndexLaw, UniformIndex, with_skip
 
 Grid = Tensor | Callable[[int, int], Tensor]
 ArrivalLaw = Callable[[Tensor, Tensor, torch.Generator], Tensor]  # (grid, s (B,), generator) -> u (B,)
@@ -72,7 +72,7 @@ def first_order(f: Denoise) -> Denoise:
     return f
 
 
-class second_order(nn.Module):
+class SecondOrder(nn.Module):
     """TCF(2): f made into a function whose x0_hat is taken half-way from t to u; it costs two evaluations.
 
     TCD, arXiv:2402.19159, section 4, for r = 1/2; in form DPM-Solver++(2S), arXiv:2211.01095, Algorithm 1. Half-way
@@ -106,7 +106,7 @@ class TCD(Objective):
 
     TCD, arXiv:2402.19159, section 4. teacher: a diffusion model called (x, t, label) with a `schedule`; for
     guidance it must know classes. f: a `Denoiser` whose network has the second time. x0 (B, *D) -> losses (B,).
-    Raises ValueError for a skip k that does not fit the grid, a w_range that is not 0 <= low <= high, mu outside
+    Raises ValueError for a skip that does not fit the grid, a w_range that is not 0 <= low <= high, mu outside
     [0, 1), a clock without a grid, and in `draw` for guidance without labels.
     """
 
@@ -114,7 +114,7 @@ class TCD(Objective):
         self,
         teacher: Denoise,
         *,
-        k: int,  # skipping step, in steps of the grid; the paper's is 20 of 1000
+        skip: int,  # skipping step, in steps of the grid; the paper's is 20 of 1000
         w_range: tuple[float, float] | None = None,  # guidance is uniform on it; None: no guidance, no w
         grid: Grid | None = None,  # ascending times (N,), or a curriculum (k, K) -> grid; None: VP's 0..T
         step: Step = euler_step,  # the ODE solver Phi
@@ -131,9 +131,9 @@ class TCD(Objective):
         if not 0 <= mu < 1:
             raise ValueError(f"the target's decay mu must lie in [0, 1), got {mu}: at 1 it never moves")
         self.frozen = (teacher,)  # in a tuple, so that its weights are not taken for the objective's own
-        self.grid, self.k = whole_times(teacher) if grid is None else grid, k
+        self.grid, self.skip = whole_times(teacher) if grid is None else grid, skip
         if isinstance(self.grid, Tensor):
-            every_kth(self.grid, k)  # refuses a skip that does not fit
+            with_skip(self.grid, skip)  # refuses a skip that does not fit
         self.w_range, self.step, self.index_law, self.u_law = w_range, step, index_law, u_law
         self.form, self.distance, self.weight, self.mu = form, distance, weight, mu
 
@@ -144,7 +144,7 @@ class TCD(Objective):
 
     def draw(self, x0: Tensor, label: Tensor | None, k: int, K: int, generator: torch.Generator) -> Draw:
         grid = (self.grid if isinstance(self.grid, Tensor) else self.grid(k, K)).double()
-        draw = interval_draw(every_kth(grid, self.k), self.index_law, x0, k, generator)
+        draw = interval_draw(with_skip(grid, self.skip), self.index_law, x0, k, generator)
         if self.w_range is not None:
             if label is None:
                 raise ValueError("guidance is the difference that a label makes: TCD's w_range needs labels")
@@ -158,7 +158,7 @@ class TCD(Objective):
         t, w, schedule = draw.t, draw.w, f.schedule
         s, u = draw.s.clamp(min=f.t_min), draw.u.clamp(min=f.t_min)  # a grid may begin below f's boundary
         if w is not None and label is not None:
-            teacher: Callable = guided(self.teacher, label, w)
+            teacher: Callable = Guided(self.teacher, label, w)
         else:  # no label is all null: nothing to guide
             teacher = partial(self.teacher, label=label)
         x_t = schedule.add_noise(x0, draw.eps, t)

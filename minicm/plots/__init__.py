@@ -4,11 +4,10 @@ Figures are drawn on the CPU: give them models that live there, and a CPU genera
 `figure.savefig("name.png")`, or in a notebook, after `%matplotlib inline`, the figure as the last line of a cell.
 """
 
-from minicm.plots.comparison import comparison
+from minicm.plots.comparison import comparison, curves, pairs
 from minicm.plots.errors import boundary, convergence, error_against_time
 from minicm.plots.moving import Gif, animation
 from minicm.plots.samples import noise_map, samples
-from minicm.plots.studies import curves, pairs
 from minicm.plots.training import curricula, losses, roles
 from minicm.plots.trajectories import trajectories
 

@@ -24,9 +24,7 @@ def sheet(x: Tensor, title: str = "", columns: int = 10) -> Figure:
 
     Look for pictures that are no digits, that come again and again, and for classes that are missing.
     """
-    return picture_rows(
-        {f"{i + 1} ..": row for i, row in zip(range(0, len(x), columns), x.split(columns))}, title
-    )
+    return picture_rows({f"{i + 1} ..": row for i, row in zip(range(0, len(x), columns), x.split(columns))}, title)
 
 
 @styled
@@ -93,9 +91,7 @@ def along_a_trajectory(
         "$f(x_t, t)$,\nstudent": decode(f(x, t.clamp(min=f.t_min), label=c)),
     }
     names = [f"{v:.2g}" for v in level.tolist()]
-    return picture_rows(
-        rows, "Along one trajectory, at noise levels $\\sigma/\\alpha$ from noise to data", names
-    )
+    return picture_rows(rows, "Along one trajectory, at noise levels $\\sigma/\\alpha$ from noise to data", names)
 
 
 def nearest_training(
@@ -135,9 +131,7 @@ def edited(
     return picture_rows(rows, "Editing without training: what is known stays, the rest is generated")
 
 
-def interpolated(
-    f: Denoise, x_a: Tensor, x_b: Tensor, *, label: Tensor | None = None, columns: int = 9
-) -> Figure:
+def interpolated(f: Denoise, x_a: Tensor, x_b: Tensor, *, label: Tensor | None = None, columns: int = 9) -> Figure:
     """Pictures on the way from f(x_a) to f(x_b), the noises (n, C, H, W) living at t_max; one row a pair.
 
     Look along each row: every picture between the two should be one by itself, not a mixture of both.

@@ -86,9 +86,7 @@ def noise_map(
         sent, learned_modes = _send(f, mixture, f.schedule, resolution)
         wrong = 100 * _gauss_weights(resolution)[learned_modes != modes].sum()
         _field(above, learned_modes, mixture, f"{name}: {wrong:.2g} % to a wrong mode")
-        image = _error_field(
-            below, paired_error(sent, truth, mixture.sigma_data), f"{name}: distance to $f^*$"
-        )
+        image = _error_field(below, paired_error(sent, truth, mixture.sigma_data), f"{name}: distance to $f^*$")
     for ax in axes[:, 1:].flat:
         ax.set_ylabel("")
     label = r"$|f(x_T, T) - f^*(x_T, T)|\ /\ (\sqrt{d}\,\sigma_d)$"
@@ -111,14 +109,10 @@ def _cloud(ax: Axes, x: Tensor, data: Any, radius: float, title: str) -> None:
     ax.label_outer()
 
 
-def _send(
-    f: Denoise, mixture: GaussianMixture, schedule: Schedule, resolution: int
-) -> tuple[Tensor, np.ndarray]:
+def _send(f: Denoise, mixture: GaussianMixture, schedule: Schedule, resolution: int) -> tuple[Tensor, np.ndarray]:
     """f(x_T, t_max) on a grid of noises, (R*R, 2), and the mode where each lands, (R, R)."""
     axis = torch.linspace(-REACH, REACH, resolution)
-    x_T = schedule.prior_std * torch.cartesian_prod(axis, axis).flip(
-        1
-    )  # the first coordinate runs along a row
+    x_T = schedule.prior_std * torch.cartesian_prod(axis, axis).flip(1)  # the first coordinate runs along a row
     with torch.no_grad():
         sent = f(x_T, torch.full((len(x_T),), schedule.t_max, dtype=torch.float64))
     return sent, mixture.components(sent).reshape(resolution, resolution).numpy()

@@ -53,9 +53,7 @@ def learned(i: int) -> dict[str, Any]:
     return LEARNED[i % len(LEARNED)]
 
 
-def new_figure(
-    rows: int, columns: int, height: float, title: str = "", **grid: Any
-) -> tuple[Figure, np.ndarray]:
+def new_figure(rows: int, columns: int, height: float, title: str = "", **grid: Any) -> tuple[Figure, np.ndarray]:
     """An empty figure 8 inches wide, and its axes, always (rows, columns)."""
     figure = Figure(figsize=(8, height), layout="constrained")
     if title:

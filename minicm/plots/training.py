@@ -33,9 +33,7 @@ def curricula(K: int = 100_000) -> Figure:
     points.legend()
     decay.plot(k / K, [1 - ct_decay(j, K) for j in k], label="CT", **_line(0))
     decay.plot(k / K, np.ones(len(k)), label="iCT, ECT", **_line(1))
-    decay.set(
-        yscale="log", xlabel="share of training $k/K$", ylabel=r"$1 - \mu(k)$", title="target follows by"
-    )
+    decay.set(yscale="log", xlabel="share of training $k/K$", ylabel=r"$1 - \mu(k)$", title="target follows by")
     decay.legend(loc="center right")
     _ect_stages(gap)
     return figure
@@ -67,9 +65,7 @@ def roles(teacher: bool = True) -> Figure:
     Look at the arrows into f: gradients reach no other box. With teacher=True this is distillation (CD), with False
     training from data (CT), where there is no teacher at all. f_target is not the teacher, and ema never feeds back.
     """
-    title = (
-        "Distillation (CD): four models" if teacher else "Training from data (CT): three models, no teacher"
-    )
+    title = "Distillation (CD): four models" if teacher else "Training from data (CT): three models, no teacher"
     figure, ((ax,),) = new_figure(1, 1, 4.4, title)
     ax.set(xlim=(0, 16), ylim=(0.4, 7.4))
     ax.axis("off")
@@ -82,16 +78,10 @@ def roles(teacher: bool = True) -> Figure:
         _arrow(ax, (2.4, 3), (2.4, 4.8), "$x_t$")
         _arrow(ax, (4.6, 6), (6, 6), "$x_s$")
     else:
-        _arrow(
-            ax, (2.4, 3), (6, 6), r"$x_s = x_0 + s\,\epsilon$, the same $\epsilon$", at=(3.4, 6.4), bend=True
-        )
+        _arrow(ax, (2.4, 3), (6, 6), r"$x_s = x_0 + s\,\epsilon$, the same $\epsilon$", at=(3.4, 6.4), bend=True)
     _arrow(ax, (4.6, 1.8), (6, 1.8), "$x_t$")
-    _arrow(
-        ax, (7.4, 4.8), (7.4, 3), "loss compares\n" + r"$f(x_t, t)$ with $f_\mathrm{target}(x_s, s)$", side=-1
-    )
-    _arrow(
-        ax, (9, 3), (9, 4.8), "after each step\n" + r"$\theta^- \leftarrow \mu\,\theta^- + (1-\mu)\,\theta$"
-    )
+    _arrow(ax, (7.4, 4.8), (7.4, 3), "loss compares\n" + r"$f(x_t, t)$ with $f_\mathrm{target}(x_s, s)$", side=-1)
+    _arrow(ax, (9, 3), (9, 4.8), "after each step\n" + r"$\theta^- \leftarrow \mu\,\theta^- + (1-\mu)\,\theta$")
     _arrow(ax, (10.4, 1.8), (11.4, 1.8), "")
     return figure
 
@@ -103,9 +93,7 @@ def _ect_stages(ax: Axes) -> None:
         gap = (1 - ect_gap(t, stage) / t).numpy()
         ax.plot(t, gap, color=str(shade))
         ax.text(110, gap[-1], f"{stage}", va="center", fontsize=9)
-    ax.set(
-        xscale="log", yscale="log", xlabel="later time $t$", ylabel="$1 - s/t$", title="ECT, stages 0 to 7"
-    )
+    ax.set(xscale="log", yscale="log", xlabel="later time $t$", ylabel="$1 - s/t$", title="ECT, stages 0 to 7")
 
 
 def _line(i: int) -> dict:

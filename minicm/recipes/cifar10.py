@@ -10,7 +10,7 @@ GPU, and on a processor a training of this size takes days.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -20,21 +20,22 @@ from minicm.checkpoint import CheckpointError, load_model
 from minicm.data.cifar10 import Cifar10, download
 from minicm.data.labels import LabelDropout
 from minicm.denoiser import Denoiser
-from minicm.distances import pseudo_huber
+from minicm.distances import l2, pseudo_huber
 from minicm.nets.unet import UNet
+from minicm.objectives.base import gentle_gap
 from minicm.objectives.cd import CD
 from minicm.objectives.ct import CT
 from minicm.objectives.dsm import DSM
 from minicm.objectives.ect import ECT
 from minicm.objectives.lcd import LCD
 from minicm.recipes.digits import tuned_net
-from minicm.recipes.mixtures import gentle_gap
-from minicm.recipes.run import Recipe
-from minicm.times import LogNormalIndex, LogNormalTimes, doubling_points, karras_grid
+from minicm.runs.run import Recipe
+from minicm.times import T_MIN, LogNormalIndex, LogNormalTimes, doubling_points, karras_grid
 from minicm.train import TrainConfig, device_named
 
-T_MIN = 0.002  # the papers' epsilon
 HUBER = 0.03  # iCT's .00054 sqrt(3072), of a whole picture's difference
+
+
 DROPPED = 0.1  # share of labels that are dropped
 
 
@@ -136,9 +137,7 @@ def cifar10_ct(
         size: of the network
         config: how long and how fast
     """
-    objective = CT(
-        mu0=0.0, index_law=LogNormalIndex(-0.5, 2.0), distance=pseudo_huber(HUBER), weight=gentle_gap
-    )
+    objective = CT(mu0=0.0, index_law=LogNormalIndex(-0.5, 2.0), distance=pseudo_huber(HUBER), weight=gentle_gap)
     model = consistency_model(size.net(Cifar10.classes, config.seed))
     return Recipe(model, objective, source.labelled(config.device), config)
 
@@ -182,7 +181,7 @@ def cifar10_lcd(
         config: how long and how fast
     """
     teaching = diffusion_model(teacher)
-    objective = LCD(teaching, k=20, w_range=w_range, grid=karras_grid(641, T_MIN))  # 32 skips
+    objective = LCD(teaching, skip=20, w_range=w_range, grid=karras_grid(641, T_MIN))  # 32 skips
     model = consistency_model(tuned_net(teaching, guidance=True))
     return Recipe(model, objective, source.labelled(config.device, dropped=0.0), config)
 
@@ -203,3 +202,98 @@ def diffusion_model(path: Path) -> Denoiser:
 def doubling_karras(k: int, K: int) -> Tensor:
     """A Karras grid whose intervals double from 8 to 64 in four equal stages, as iCT's do from 10 to 1280."""
     return karras_grid(doubling_points(k, K, s0=8, s1=64), T_MIN)
+
+
+PUBLISHED = Size(width=128, mults=(2, 2, 2), blocks=4, attention=(2,))  # EDM, Table 7
+
+
+CM = TrainConfig(steps=800_000, batch=512, lr=4e-4, warmup=0, final_lr=1.0, beta2=0.999, ema=0.9999, radam=True)
+
+
+def cifar10_teacher_published(
+    *,
+    source: Source = Source(),
+    size: Size = replace(PUBLISHED, dropout=0.13),
+    conditional: bool = False,
+    config: TrainConfig = TrainConfig(
+        steps=390_625, batch=512, lr=1e-3, warmup=19_531, final_lr=1.0, beta2=0.999, ema=0.99929
+    ),
+) -> Recipe:
+    """EDM's CIFAR-10 model, configuration F (arXiv:2206.00364, Table 7): 200 M pictures, warm-up over 10 M.
+
+    Args:
+        source: where the pictures are
+        size: of the network
+        conditional: with classes, a tenth of the labels dropped as guidance needs it (EDM drops none)
+        config: how long and how fast
+    """
+    model = Denoiser(size.net(Cifar10.classes if conditional else 0, config.seed))
+    return Recipe(model, DSM(), source.labelled(config.device, DROPPED), config)
+
+
+def cifar10_cd_published(*, teacher: Path, source: Source = Source(), config: TrainConfig = CM) -> Recipe:
+    """CM's distillation (arXiv:2303.01469, Table 3): N = 18, Heun, uniform index, mu = 0; l2 in place of LPIPS.
+
+    Args:
+        teacher: run folder, checkpoint or exported weights of a cifar10-teacher-published
+        source: where the pictures are
+        config: how long and how fast
+    """
+    teaching = diffusion_model(teacher)
+    model = consistency_model(tuned_net(teaching, dropout=0.0))
+    return Recipe(model, CD(teaching, grid=karras_grid(18, T_MIN)), source.labelled(config.device), config)
+
+
+def cifar10_ct_published(*, source: Source = Source(), size: Size = PUBLISHED, config: TrainConfig = CM) -> Recipe:
+    """CM's training from random weights (arXiv:2303.01469, Table 3): N(k) from 2 to 150, mu(k); l2 in place of LPIPS.
+
+    Args:
+        source: where the pictures are
+        size: of the network
+        config: how long and how fast
+    """
+    model = consistency_model(size.net(0, config.seed))
+    return Recipe(model, CT(s0=2, s1=150, mu0=0.9), source.labelled(config.device), config)
+
+
+def cifar10_ect_published(
+    *,
+    teacher: Path,
+    source: Source = Source(),
+    config: TrainConfig = TrainConfig(
+        steps=200_000, batch=128, lr=1e-4, warmup=0, final_lr=1.0, beta2=0.999, ema=0.9999, radam=True
+    ),
+) -> Recipe:
+    """ECT's tuning (arXiv:2406.14548 and its code): q = 2, a stage each 25,000 iterations, weight 1/(t - s), dropout .2.
+
+    Args:
+        teacher: run folder, checkpoint or exported weights of a cifar10-teacher-published
+        source: where the pictures are
+        config: how long and how fast; the published runs have 100,000, 200,000 and 400,000 iterations
+    """
+    model = consistency_model(tuned_net(diffusion_model(teacher), dropout=0.2))
+    objective = ECT(stages=max(config.steps // 25_000, 1), q=2.0, k=8.0, b=1.0)
+    return Recipe(model, objective, source.labelled(config.device), config)
+
+
+def cifar10_lcd_published(
+    *,
+    teacher: Path,
+    source: Source = Source(),
+    config: TrainConfig = TrainConfig(
+        steps=100_000, batch=72, lr=8e-6, warmup=0, final_lr=1.0, beta2=0.999, ema=0.999943
+    ),
+) -> Recipe:
+    """LCM's settings (arXiv:2310.04378, section 5) on pictures and classes: k = 20 of 1000 steps, w in [2, 14], squared l2.
+
+    LCM trained text-to-image models in a latent space; its DDPM clock became 1000 Karras steps of the teacher's.
+
+    Args:
+        teacher: run folder, checkpoint or exported weights of a conditional cifar10-teacher-published
+        source: where the pictures are
+        config: how long and how fast
+    """
+    teaching = diffusion_model(teacher)
+    objective = LCD(teaching, skip=20, w_range=(2.0, 14.0), grid=karras_grid(1001, T_MIN), distance=l2, mu=0.999943)
+    model = consistency_model(tuned_net(teaching, dropout=0.0, guidance=True))
+    return Recipe(model, objective, source.labelled(config.device, dropped=0.0), config)

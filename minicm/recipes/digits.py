@@ -17,21 +17,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minicm.checkpoint import CheckpointError, load_checkpoint, load_model
+from minicm.checkpoint import CheckpointError, autoencoder_of, load_checkpoint, load_model, save_checkpoint
 from minicm.data.digits import Digits
 from minicm.data.labels import LabelDropout
-from minicm.denoiser import Denoiser, in_clock
+from minicm.data.latents import Latents
+from minicm.denoiser import Denoiser, InClock
 from minicm.distances import pseudo_huber
+from minicm.nets.autoencoder import Autoencoder
 from minicm.nets.embeddings import octaves
+from minicm.nets.lora import add_lora
 from minicm.nets.unet import UNet
 from minicm.objectives.cd import CD
 from minicm.objectives.dsm import DSM
 from minicm.objectives.ect import ECT
 from minicm.objectives.ict import ICT
+from minicm.objectives.lcd import LCD
 from minicm.objectives.scm import SCM
-from minicm.recipes.run import Recipe
+from minicm.objectives.tcd import TCD
+from minicm.recipes.guided import CLOCK, gentle_level_gap, level_times, quadratic_grid
+from minicm.runs.run import Recipe
 from minicm.schedules import TrigFlow
 from minicm.times import (
+    T_MIN,
     LogNormalAngles,
     LogNormalIndex,
     LogNormalTimes,
@@ -39,11 +46,14 @@ from minicm.times import (
     doubling_points,
     karras_grid,
 )
-from minicm.train import TrainConfig
+from minicm.train import TrainConfig, fit
 
-T_MIN = 0.002  # the papers' epsilon
 RMS = 0.85  # of the pixels about zero: sigma_d in pixel space
+
+
 SHIFT = math.log(RMS / 0.5)  # of the mean ln sigma, against the papers' sigma_d
+
+
 DROPPED = 0.2  # share of labels that are dropped
 
 
@@ -57,9 +67,7 @@ def digits_teacher(*, config: TrainConfig = TrainConfig(steps=2000, batch=64, lr
     return Recipe(model, DSM(time_law=LogNormalTimes(-1.2 + SHIFT, 1.2)), pixels(), config)
 
 
-def digits_cd(
-    *, teacher: Path, config: TrainConfig = TrainConfig(steps=1200, batch=64, lr=1e-3)
-) -> Recipe:
+def digits_cd(*, teacher: Path, config: TrainConfig = TrainConfig(steps=1200, batch=64, lr=1e-3)) -> Recipe:
     """Consistency distillation of a digits-teacher, from its weights, with the settings found for 2-D but for c and the average.
 
     Args:
@@ -77,9 +85,7 @@ def digits_cd(
     return Recipe(consistency_model(tuned_net(teaching)), objective, pixels(), config)
 
 
-def digits_ect(
-    *, teacher: Path, config: TrainConfig = TrainConfig(steps=1200, batch=64, lr=1e-3)
-) -> Recipe:
+def digits_ect(*, teacher: Path, config: TrainConfig = TrainConfig(steps=1200, batch=64, lr=1e-3)) -> Recipe:
     """Easy consistency tuning: from a digits-teacher's weights, on the data alone.
 
     Args:
@@ -111,9 +117,7 @@ def digits_ict(*, config: TrainConfig = TrainConfig(steps=1600, batch=64, lr=1e-
     return Recipe(consistency_model(new_net(config.seed)), objective, pixels(), config)
 
 
-def digits_scm(
-    *, teacher: Path, config: TrainConfig = TrainConfig(steps=300, batch=64, lr=1e-3)
-) -> Recipe:
+def digits_scm(*, teacher: Path, config: TrainConfig = TrainConfig(steps=300, batch=64, lr=1e-3)) -> Recipe:
     """Continuous-time distillation (sCD) of a digits-teacher, whose EDM clock is turned into TrigFlow.
 
     Args:
@@ -121,7 +125,7 @@ def digits_scm(
         config: how long and how fast
     """
     clock, law = TrigFlow(RMS), LogNormalAngles(-1.0 + SHIFT, 1.4, RMS)
-    teaching = in_clock(diffusion_model(teacher), clock)
+    teaching = InClock(diffusion_model(teacher), clock)
     objective = SCM(teaching, time_law=law, warmup=config.steps // 4)
     return Recipe(Denoiser(retimed_net(teaching, law), clock, RMS), objective, pixels(), config)
 
@@ -142,7 +146,7 @@ def tuned_net(teacher: Denoiser, **inputs: float) -> UNet:
     return net
 
 
-def retimed_net(teacher: in_clock, law: TimeLaw) -> UNet:
+def retimed_net(teacher: InClock, law: TimeLaw) -> UNet:
     """A network that starts from the weights of a teacher of another clock, and from a smooth embedding of the new time.
 
     c_in x and F are the same in all clocks, so only what the network hears of the time changes. That layer is fitted by
@@ -174,9 +178,7 @@ def diffusion_model(path: Path, recipe: str = "digits-teacher") -> Denoiser:
     """The average of a teacher trained by a recipe. Raises CheckpointError for a model of another recipe."""
     found = load_checkpoint(path).get("recipe")
     if found != recipe:
-        raise CheckpointError(
-            f"{path} holds a model of {found}: a teacher from minicm train {recipe} is needed"
-        )
+        raise CheckpointError(f"{path} holds a model of {found}: a teacher from minicm train {recipe} is needed")
     return load_model(path)
 
 
@@ -193,3 +195,103 @@ def gentle_gap(t: Tensor, s: Tensor) -> Tensor:
 def doubling_karras(k: int, K: int) -> Tensor:
     """A Karras grid whose intervals double from 8 to 32 in three equal stages, as iCT's do from 10 to 1280."""
     return karras_grid(doubling_points(k, K, s0=8, s1=32), T_MIN)
+
+
+AUTOENCODER = Path("runs/digits-autoencoder.safetensors")
+
+
+def digits_latent_teacher(
+    *, autoencoder: Path = AUTOENCODER, config: TrainConfig = TrainConfig(steps=3000, batch=128, lr=2e-3)
+) -> Recipe:
+    """A diffusion teacher of the digits' latents, with classes, in the VP clock of latent consistency models.
+
+    Args:
+        autoencoder: its checkpoint; trained and saved there, in some 15 seconds, if there is none
+        config: how long and how fast
+    """
+    if not autoencoder.exists():
+        make_autoencoder(autoencoder)
+    net = new_net(config.seed, channels=2, attention=(1,))
+    return Recipe(Denoiser(net, CLOCK), DSM(time_law=level_times), latents(autoencoder), config)
+
+
+def digits_lcd(
+    *,
+    teacher: Path,
+    autoencoder: Path = AUTOENCODER,
+    config: TrainConfig = TrainConfig(steps=1500, batch=128, lr=1e-3),
+) -> Recipe:
+    """Latent consistency distillation: the class and the guidance scale are inputs of the student.
+
+    Args:
+        teacher: run folder or checkpoint of a digits-latent-teacher
+        autoencoder: that of the teacher
+        config: how long and how fast
+    """
+    teaching = diffusion_model(teacher, "digits-latent-teacher")
+    objective = LCD(teaching, w_range=(0.0, 3.0), **few_skips())
+    model = Denoiser(tuned_net(teaching, guidance=True), CLOCK)
+    return Recipe(model, objective, latents(autoencoder, dropped=0.0), config)
+
+
+def digits_tcd(
+    *,
+    teacher: Path,
+    autoencoder: Path = AUTOENCODER,
+    config: TrainConfig = TrainConfig(steps=1500, batch=128, lr=1e-3),
+) -> Recipe:
+    """Trajectory consistency distillation in the latent space, guided: from any time to any earlier one.
+
+    Args:
+        teacher: run folder or checkpoint of a digits-latent-teacher
+        autoencoder: that of the teacher
+        config: how long and how fast
+    """
+    teaching = diffusion_model(teacher, "digits-latent-teacher")
+    objective = TCD(teaching, w_range=(0.0, 3.0), **few_skips())
+    model = Denoiser(tuned_net(teaching, guidance=True, second_time=True), CLOCK)
+    return Recipe(model, objective, latents(autoencoder, dropped=0.0), config)
+
+
+def digits_lcm_lora(
+    *,
+    teacher: Path,
+    autoencoder: Path = AUTOENCODER,
+    rank: int = 8,
+    w: float = 1.0,
+    config: TrainConfig = TrainConfig(steps=1000, batch=128, lr=2e-3),
+) -> Recipe:
+    """LCM-LoRA: the latent teacher itself, made fast by low-rank adapters.
+
+    Args:
+        teacher: run folder or checkpoint of a digits-latent-teacher
+        autoencoder: that of the teacher
+        rank: of the adapters
+        w: the guidance scale that they take in, since the network has no input for it
+        config: how long and how fast
+    """
+    teaching = diffusion_model(teacher, "digits-latent-teacher")
+    net = add_lora(tuned_net(teaching), rank, generator=torch.Generator().manual_seed(config.seed))
+    objective = LCD(teaching, w_range=(w, w), **few_skips())
+    return Recipe(Denoiser(net, CLOCK), objective, latents(autoencoder, dropped=0.0), config)
+
+
+def few_skips() -> dict[str, Any]:
+    """The settings found for guided students in 2-D: 30 skips, close together near the data, and a target that does not lag."""
+    return dict(skip=1, grid=quadratic_grid(), distance=pseudo_huber(0.03), weight=gentle_level_gap, mu=0.0)
+
+
+def latents(path: Path, dropped: float = DROPPED) -> LabelDropout:
+    """The latents of the digits to train on, a share of the labels dropped."""
+    return LabelDropout(Latents(Digits(dequantise=True), autoencoder_of(path)), dropped, Digits.classes)
+
+
+def make_autoencoder(path: Path) -> None:
+    """Train an autoencoder of the digits, in some 15 seconds, and save it at a path."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = Autoencoder()
+    net = fit(net, lambda x0, label, generator: net.loss(x0, generator), Digits(dequantise=True), steps=600)
+    net.standardise(Digits().images)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_checkpoint(path, net.state_dict() | {"options": net.options})

@@ -6,9 +6,9 @@ held against it pointwise, at every w: what LCM's own paper could not show.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import copy
 from pathlib import Path
-from typing import Literal, overload
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -16,57 +16,22 @@ from torch import Tensor
 from minicm.checkpoint import CheckpointError, load_checkpoint, load_model
 from minicm.data.labels import LabelDropout
 from minicm.data.mixtures import GaussianMixture
-from minicm.denoiser import Denoiser, guided
+from minicm.data.named import CLASSES, MixtureName, classed
+from minicm.denoiser import Denoiser
 from minicm.distances import pseudo_huber
-from minicm.metrics import ExactConsistency, paired_error, rms
+from minicm.nets.lora import add_lora, load_lora
 from minicm.objectives.dsm import DSM
 from minicm.objectives.lcd import LCD
-from minicm.recipes.evaluate import Row
-from minicm.recipes.mixtures import small_mlp
-from minicm.recipes.run import Recipe, is_teacher
-from minicm.sampling import sample
-from minicm.schedules import VP, Denoise, Schedule
-from minicm.solvers import euler_step, solve
+from minicm.recipes.points import small_mlp
+from minicm.runs.run import Recipe, is_teacher
+from minicm.schedules import VP, Denoise
 from minicm.times import LogNormalTimes
 from minicm.train import TrainConfig
 
 CLOCK = VP.scaled_linear()
-CLASSES = 2
+
+
 W_RANGE = (0.0, 8.0)
-SAMPLING: dict[
-    int, Sequence[float]
-] = {  # times of few-step sampling: LCM's, the scheduler's 999, 759, 499, 259 for four steps
-    n: [1000.0 - 20 * (50 * i // n) for i in range(n)] for n in (1, 2, 4, 8)
-}
-
-
-MixtureName = Literal["ring", "grid", "random", "tilted", "turned"]
-
-
-def classed(name: MixtureName) -> GaussianMixture:
-    """A mixture whose modes are in turn of class 0 and class 1; the ring, tilted by 10 and turned by 22.5 degrees.
-
-    22.5 degrees is half the angle between neighbours, as far as a ring of eight can be turned.
-    """
-    makers: dict[str, Callable[..., GaussianMixture]] = {
-        "ring": GaussianMixture.ring,
-        "grid": GaussianMixture.grid,
-        "random": GaussianMixture.random,
-        "tilted": lambda classes: turned(GaussianMixture.ring(classes=classes), 10.0),
-        "turned": lambda classes: turned(GaussianMixture.ring(classes=classes), 22.5),
-    }
-    if name not in makers:
-        raise ValueError(f"data must be one of {', '.join(makers)}, got {name!r}")
-    return makers[name](classes=CLASSES)
-
-
-def turned(mixture: GaussianMixture, degrees: float) -> GaussianMixture:
-    """A mixture in the plane, turned about the origin."""
-    angle = torch.tensor(degrees, dtype=torch.float64).deg2rad()
-    turn = torch.stack([torch.stack([angle.cos(), -angle.sin()]), torch.stack([angle.sin(), angle.cos()])])
-    return GaussianMixture(
-        mixture.means @ turn.T, turn @ mixture.covs @ turn.T, mixture.weights, mixture.labels
-    )
 
 
 def quadratic_grid(n: int = 30) -> Tensor:
@@ -91,8 +56,12 @@ def level_times(n: int, generator: torch.Generator) -> Tensor:
 
 @overload
 def guided_teacher_of(path: Path, data: GaussianMixture) -> Denoiser: ...
+
+
 @overload
 def guided_teacher_of(path: Path | None, data: GaussianMixture) -> Denoise: ...
+
+
 def guided_teacher_of(path: Path | None, data: GaussianMixture) -> Denoise:
     """A trained mixture-guided-teacher, or without a path the exact denoiser of the data.
 
@@ -138,7 +107,7 @@ def mixture_lcd(
     points = classed(data)
     objective = LCD(
         guided_teacher_of(teacher, points),
-        k=1,
+        skip=1,
         grid=quadratic_grid(),
         w_range=W_RANGE,
         distance=pseudo_huber(0.03),
@@ -152,19 +121,19 @@ def mixture_lcd_published(
     *,
     data: MixtureName = "ring",
     teacher: Path | None = None,
-    k: int = 20,
+    skip: int = 20,
     config: TrainConfig = TrainConfig(steps=9000, batch=256, lr=2e-3),
 ) -> Recipe:
-    """Latent consistency distillation as published: equal skips of k, uniform index, weight 1, the script's mu.
+    """Latent consistency distillation as published: equal skips of 20, uniform index, weight 1, the script's mu.
 
     Args:
         data: which mixture
         teacher: run folder or checkpoint of a mixture-guided-teacher; the exact denoiser if not given
-        k: skipping step, of 1000
+        skip: skipping step, of 1000
         config: how long and how fast
     """
     points = classed(data)
-    objective = LCD(guided_teacher_of(teacher, points), k=k, w_range=W_RANGE)
+    objective = LCD(guided_teacher_of(teacher, points), skip=skip, w_range=W_RANGE)
     return Recipe(guided_student(config.seed), objective, points, config)
 
 
@@ -183,7 +152,7 @@ def mixture_lcf(
     """
     objective = LCD(
         None,
-        k=1,
+        skip=1,
         grid=quadratic_grid(),
         w_range=W_RANGE,
         distance=pseudo_huber(0.03),
@@ -201,94 +170,71 @@ def guided_student(seed: int) -> Denoiser:
     return Denoiser(small_mlp(seed, classes=CLASSES, guidance=True), CLOCK)
 
 
-# ------------------------------------------------------------------------------------------ evaluation
-def evaluate_run(path: Path, *, n: int = 2000, seed: int = 0) -> list[Row]:
-    """What `minicm evaluate` reports of a run of these recipes: against the exact guided flow of its data.
-
-    A fine-tuned student saw data and no guidance: it is held against the flow of its class, whatever w it is told.
-    """
-    state, model = load_checkpoint(path), load_model(path)
-    data = classed(state["options"]["data"])
-    if is_teacher(state):
-        return evaluate_guided_teacher(model, data, n=n, seed=seed)
-    towards = 0.0 if state["recipe"] == "mixture-lcf" else None
-    return evaluate_guided(model, data, n=n, seed=seed, towards=towards)
-
-
-@torch.no_grad()
-def evaluate_guided(
-    f: Denoise,
-    data: GaussianMixture,
+def mixture_lcm_lora(
     *,
-    ws: Sequence[float] = (0, 1, 3, 8),  # guidance; w + 1 in Imagen's convention
-    steps: Sequence[int] = (1, 2, 4, 8),
-    times: Mapping[int, Sequence[float]] = SAMPLING,  # of each number of steps
-    towards: float | None = None,  # the w of the exact flow, where it is not the one that f is told
-    n: int = 2000,
-    seed: int = 0,
-) -> list[Row]:
-    """Paired errors against the exact guided flow: f and f* go through one sampler with the same noise and labels.
+    teacher: Path,
+    data: MixtureName = "ring",
+    rank: int = 32,
+    w: float = 1.0,
+    config: TrainConfig = TrainConfig(steps=5000, batch=256, lr=2e-3),
+) -> Recipe:
+    """LCM-LoRA, the acceleration: adapters that make a teacher a consistency model, at one scale of guidance.
 
-    LCM, arXiv:2310.04378, section 5, with an exact answer. Per dimension, in units of sigma_d.
+    Args:
+        teacher: run folder or checkpoint of a mixture-guided-teacher, the base
+        data: which mixture, that of the teacher
+        rank: of the adapters
+        w: the guidance scale that they take in, since the network has no input for it
+        config: how long and how fast
     """
-    x_T, label = (
-        part.repeat(len(ws), *[1] * (part.ndim - 1)) for part in guided_noise(f.schedule, data, n, seed)
+    points = classed(data)
+    base = guided_teacher_of(teacher, points)
+    objective = LCD(
+        base,
+        skip=1,
+        grid=quadratic_grid(),
+        w_range=(w, w),
+        distance=pseudo_huber(0.03),
+        weight=gentle_level_gap,
+        mu=0.0,
     )
-    w = torch.tensor(ws, dtype=torch.float64).repeat_interleave(n)
-    exact = ExactConsistency(data, f.schedule, f.t_min)
-    scales = ((f, w), (exact, w if towards is None else torch.full_like(w, towards)))
-    errors = {}
-    for k in steps:
-        x, truth = (
-            sample(
-                g,
-                x_T,
-                times[k],
-                generator=torch.Generator().manual_seed(seed + 1),
-                label=label,
-                w=scale,
-            )
-            for g, scale in scales
-        )
-        errors[k] = paired_error(x, truth, data.sigma_data).reshape(len(ws), n)
-    return [
-        Row(f"w = {w:g}, {k}-step {name}", value)
-        for i, w in enumerate(ws)
-        for k, error in errors.items()
-        for name, value in (("RMSE", rms(error[i])), ("median", error[i].median().item()))
-    ]
+    return Recipe(adapted(base, rank, config.seed), objective, points, config)
 
 
-@torch.no_grad()
-def evaluate_guided_teacher(
-    denoiser: Denoise,
-    data: GaussianMixture,
+def mixture_style_lora(
     *,
-    ws: Sequence[float] = (0, 1, 3, 8),
-    n: int = 2000,
-    seed: int = 0,
-) -> list[Row]:
-    """The teacher's guided flow, 30 DDIM steps from x_T, against the exact one; beside it what the solver alone misses."""
-    schedule, times = denoiser.schedule, quadratic_grid().flip(0)
-    x_T, label = guided_noise(schedule, data, n, seed)
-    rows = []
-    for w in ws:
-        truth = data.flow(x_T, schedule.t_max, 0.0, schedule, label, float(w))
-        error, alone = (
-            paired_error(
-                solve(guided(g, label, float(w)), schedule, x_T, times, euler_step), truth, data.sigma_data
-            )
-            for g in (denoiser, data.denoiser(schedule))
-        )
-        rows += [
-            Row(f"w = {w:g}, DDIM-30 RMSE", rms(error), rms(alone)),
-            Row(f"w = {w:g}, DDIM-30 median", error.median().item(), alone.median().item()),
-        ]
-    return rows
+    teacher: Path,
+    data: MixtureName = "turned",
+    rank: int = 32,
+    config: TrainConfig = TrainConfig(steps=3000, batch=512, lr=2e-3),
+) -> Recipe:
+    """The style: adapters that fine-tune a teacher to another mixture.
+
+    Args:
+        teacher: run folder or checkpoint of a mixture-guided-teacher, the base
+        data: which mixture, the style
+        rank: of the adapters
+        config: how long and how fast
+    """
+    points = classed(data)
+    base = guided_teacher_of(teacher, points)
+    labelled = LabelDropout(points, p=0.1, classes=CLASSES)
+    return Recipe(adapted(base, rank, config.seed), DSM(time_law=level_times), labelled, config)
 
 
-def guided_noise(schedule: Schedule, data: GaussianMixture, n: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Noise x_T (n, d) to start from, and a class for each, drawn evenly: label (n,)."""
-    generator = torch.Generator().manual_seed(seed)
-    x_T = schedule.prior((n, data.dim), generator)
-    return x_T, torch.randint(data.classes, (n,), generator=generator)
+def adapted(base: Denoiser, rank: int, seed: int) -> Denoiser:
+    """A copy of a model with new adapters, which change nothing yet and alone are trained."""
+    model = copy.deepcopy(base)
+    add_lora(model.net, rank, generator=torch.Generator().manual_seed(seed))
+    return model
+
+
+def composed(base: Denoiser, *adapters: tuple[dict[str, Tensor], float]) -> Denoiser:
+    """A copy of the base with saved adapters (`lora_state`), each times its lambda: theta_base + sum lambda_i tau_i.
+
+    LCM-LoRA, arXiv:2311.05556, section 3.2: composed(base, (style, 0.8), (lcm, 1.0)) there.
+    """
+    model = copy.deepcopy(base)
+    for state, weight in adapters:
+        load_lora(model.net, state, weight)
+    return model.eval().requires_grad_(False)

@@ -28,9 +28,7 @@ def cells(name: str) -> dict[str, Any]:
     import nbformat
 
     draft = notebooks.DRAFTS / f"{name}.py"
-    text = nbformat.writes(
-        jupytext.read(draft if draft.exists() else HERE / name / f"{name}.ipynb"), version=4
-    )
+    text = nbformat.writes(jupytext.read(draft if draft.exists() else HERE / name / f"{name}.ipynb"), version=4)
     if shutil.which("ruff"):
         command = ["ruff", "format", "--quiet", "--stdin-filename", f"{name}.ipynb", "-"]
         text = subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout
@@ -43,9 +41,7 @@ def run(notebook: dict[str, Any], folder: Path) -> dict[str, Any]:
     from nbclient import NotebookClient
 
     live = nbformat.reads(json.dumps(notebook), as_version=4)
-    NotebookClient(
-        live, timeout=1800, record_timing=False, resources={"metadata": {"path": str(folder)}}
-    ).execute()
+    NotebookClient(live, timeout=1800, record_timing=False, resources={"metadata": {"path": str(folder)}}).execute()
     return json.loads(nbformat.writes(live, version=4))
 
 
@@ -55,9 +51,7 @@ def main(name: str, edit: bool = False) -> None:
         import jupytext
 
         notebooks.DRAFTS.mkdir(exist_ok=True)
-        jupytext.write(
-            jupytext.read(HERE / name / f"{name}.ipynb"), notebooks.DRAFTS / f"{name}.py", fmt="py:percent"
-        )
+        jupytext.write(jupytext.read(HERE / name / f"{name}.ipynb"), notebooks.DRAFTS / f"{name}.py", fmt="py:percent")
         return
     done = notebooks.tidy(run(cells(name), HERE / name), name)
     notebooks.write(HERE / name / f"{name}.ipynb", done)

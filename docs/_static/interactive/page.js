@@ -1,4 +1,4 @@
-// The page's arithmetic is that of the package, in float64; tests/test_interactive.py compares the two.
+// The page's arithmetic is that of the package, in float64; tests/docs/test_interactive.py compares the two.
 "use strict";
 
 // ------------------------------------------------------------------ the exact answer: a mixture's score and its flow

@@ -133,9 +133,7 @@ MUTANTS = (
 
 # ------------------------------------------------------------------------------------------ odd but right
 def numpy_loop(n, t_min=0.002, t_max=80.0, rho=7.0):
-    times = [
-        (t_min ** (1 / rho) * (n - 1 - i) + t_max ** (1 / rho) * i) ** rho / (n - 1) ** rho for i in range(n)
-    ]
+    times = [(t_min ** (1 / rho) * (n - 1 - i) + t_max ** (1 / rho) * i) ** rho / (n - 1) ** rho for i in range(n)]
     return torch.from_numpy(np.array([t_min, *times[1:-1], t_max]))
 
 

@@ -64,9 +64,7 @@ def heun_with(denoise, schedule, x, t, s, *, at=None, point=None, mix=None):
     slope_s = eps_hat(schedule, later, denoise(later, when), when)
     width = schedule.sigma(s) / schedule.alpha(s) - schedule.sigma(t) / schedule.alpha(t)
     slope = mix(slope_t, slope_s) if mix else (slope_t + slope_s) / 2
-    return per_sample(schedule.alpha(s), x) * (
-        x / per_sample(schedule.alpha(t), x) + per_sample(width, x) * slope
-    )
+    return per_sample(schedule.alpha(s), x) * (x / per_sample(schedule.alpha(t), x) + per_sample(width, x) * slope)
 
 
 def remembered(denoise):
@@ -127,9 +125,7 @@ def always_from_x(denoise, schedule, x, times, step):
 
 def scalar_times(denoise, schedule, x, times, step):
     for t, s in zip(times[:-1], times[1:]):
-        x = step(
-            denoise, schedule, x, torch.tensor(t, dtype=torch.float64), torch.tensor(s, dtype=torch.float64)
-        )
+        x = step(denoise, schedule, x, torch.tensor(t, dtype=torch.float64), torch.tensor(s, dtype=torch.float64))
     return x
 
 

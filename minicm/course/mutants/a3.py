@@ -70,9 +70,7 @@ def log_normal_interval(grid, n, generator):
     return grid[i + 1], grid[i]
 
 
-def loss(
-    *, x_t=None, x_s=None, at_s=None, at_t=None, ask=None, grad=False, reduce=None, detach=False, aim=None
-):
+def loss(*, x_t=None, x_s=None, at_s=None, at_t=None, ask=None, grad=False, reduce=None, detach=False, aim=None):
     """cd_loss with a part of it exchanged."""
 
     def cd_loss(f, f_target, teacher, x0, eps, t, s, step, distance):
@@ -231,9 +229,7 @@ MUTANTS = (
 
 # ------------------------------------------------------------------------------------------ odd but right
 def package_scaling(name):
-    return lambda t, sigma_data=0.5, t_min=0.002: getattr(
-        Denoiser(None, sigma_data=sigma_data, t_min=t_min), name
-    )(t)
+    return lambda t, sigma_data=0.5, t_min=0.002: getattr(Denoiser(None, sigma_data=sigma_data, t_min=t_min), name)(t)
 
 
 def by_denoiser(net, x, t, sigma_data=0.5, t_min=0.002):
@@ -241,9 +237,7 @@ def by_denoiser(net, x, t, sigma_data=0.5, t_min=0.002):
 
 
 def by_package(f, f_target, teacher, x0, eps, t, s, step, distance):
-    objective = CD(
-        lambda x, t, label=None: teacher(x, t), grid=torch.tensor([0.0, 1.0]), step=step, distance=distance
-    )
+    objective = CD(lambda x, t, label=None: teacher(x, t), grid=torch.tensor([0.0, 1.0]), step=step, distance=distance)
     objective.teacher.schedule = teacher.schedule
     draw = Draw(t=t, s=s, eps=eps, seed=torch.zeros(len(t), dtype=torch.int64))
     plain = [lambda x, t, label=None, g=g: g(x, t) for g in (f, f_target)]
@@ -284,9 +278,7 @@ def through_data(target, online, mu):
 
 def same_gap_in_double(t, sigma_data=0.5, t_min=0.002):
     gap = t.double() - torch.tensor(t_min, dtype=t.dtype).double()
-    return (gap * sigma_data / torch.hypot(t.double(), torch.tensor(sigma_data, dtype=torch.float64))).to(
-        t.dtype
-    )
+    return (gap * sigma_data / torch.hypot(t.double(), torch.tensor(sigma_data, dtype=torch.float64))).to(t.dtype)
 
 
 RIGHT = (

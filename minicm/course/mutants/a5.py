@@ -31,9 +31,7 @@ def in_place(x, s, eps, t_min=0.002):
     return x.add_(per_sample((s**2 - t_min**2).sqrt(), x) * eps)
 
 
-def sampler(
-    *, start=None, order=None, noise=None, point=renoise, last=False, once=False, told=None, again=False
-):
+def sampler(*, start=None, order=None, noise=None, point=renoise, last=False, once=False, told=None, again=False):
     """multistep with a part of it exchanged."""
 
     def multistep(f, eps, times, draw, t_min=0.002):
@@ -111,9 +109,7 @@ def last_axis(x, Q):
     return x @ Q.to(x) if x.shape[-1] == len(Q) else solution.mix(x, Q)
 
 
-def editor(
-    *, mask=None, start=None, back=None, noise=None, put=True, end=True, blank=True, clean=False, once=False
-):
+def editor(*, mask=None, start=None, back=None, noise=None, put=True, end=True, blank=True, clean=False, once=False):
     """edit with a part of it exchanged."""
 
     def edit(f, y, forward, inverse, omega, times, draw, t_min=0.002):
@@ -195,9 +191,7 @@ def up_to_t_min(schedule, x, x0_hat, t, s, gamma, eps, t_min=0.002):
 
 def without_clamp(schedule, x, x0_hat, t, s, gamma, eps, t_min=0.002):
     below = schedule.sigma(s) < t_min
-    return solution.gamma_step(schedule, x, x0_hat, t, s, gamma, eps, t_min) + per_sample(
-        0 / (~below).double(), x
-    )
+    return solution.gamma_step(schedule, x, x0_hat, t, s, gamma, eps, t_min) + per_sample(0 / (~below).double(), x)
 
 
 def unsigned_axis(first):

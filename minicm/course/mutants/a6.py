@@ -11,13 +11,13 @@ from torch import nn
 from minicm.course.mutants import mutant, right
 from minicm.course.solutions import a6 as solution
 from minicm.course.solutions.a6 import guide, per_sample
-from minicm.denoiser import guided
+from minicm.denoiser import Guided
 from minicm.nets.embeddings import guidance_embedding
 from minicm.nets.lora import LoRA
 from minicm.objectives.base import Draw
 from minicm.objectives.lcd import LCD
 from minicm.solvers import euler_step
-from minicm.times import every_kth
+from minicm.times import with_skip
 
 
 # ---------------------------------------------------------------------------------------------- mistakes
@@ -78,13 +78,9 @@ def loss(*, noised=None, ask=None, told=None, told_target=None, at_t=None, at_s=
 
     def lcd_loss(f, f_target, teacher, x0, eps, label, t, s, w, step, distance):
         clock = teacher.schedule
-        add = noised or (
-            lambda c, x0, eps, t, s: per_sample(c.alpha(t), x0) * x0 + per_sample(c.sigma(t), x0) * eps
-        )
+        add = noised or (lambda c, x0, eps, t, s: per_sample(c.alpha(t), x0) * x0 + per_sample(c.sigma(t), x0) * eps)
         x_t = add(clock, x0, eps, t, s)
-        seen = [
-            dict(zip(("label", "w"), g(label, w) if g else (label, w))) for g in (told, told_target or told)
-        ]
+        seen = [dict(zip(("label", "w"), g(label, w) if g else (label, w))) for g in (told, told_target or told)]
         with torch.set_grad_enabled(grad):
             later = (
                 x_s(x_t, teacher, t, s, x0, eps)
@@ -125,11 +121,7 @@ def start(A=None, B=None, exchanged=False, seeded=True):
 
 
 def merge_forgets_scale(layer):
-    return (
-        layer
-        if "base" in layer
-        else {**solution.lora_merge(layer), "W": layer["W"] + layer["B"] @ layer["A"]}
-    )
+    return layer if "base" in layer else {**solution.lora_merge(layer), "W": layer["W"] + layer["B"] @ layer["A"]}
 
 
 def merge_again(layer):
@@ -170,9 +162,7 @@ def unmerge_drops_adapter(layer):
 def cfg_plus_plus(teacher, schedule, x, t, s, label, w):
     D_c, D_null = teacher(x, t, label), teacher(x, t)
     eps_hat = (x - per_sample(schedule.alpha(t), x) * D_null) / per_sample(schedule.sigma(t), x)
-    return (
-        per_sample(schedule.alpha(s), x) * guide(D_c, D_null, w) + per_sample(schedule.sigma(s), x) * eps_hat
-    )
+    return per_sample(schedule.alpha(s), x) * guide(D_c, D_null, w) + per_sample(schedule.sigma(s), x) * eps_hat
 
 
 def with_memory(layer):
@@ -296,7 +286,7 @@ MUTANTS = (
 
 # ------------------------------------------------------------------------------------------ odd but right
 def by_package_step(teacher, schedule, x, t, s, label, w):
-    return euler_step(guided(teacher, label, w), schedule, x, t, s)
+    return euler_step(Guided(teacher, label, w), schedule, x, t, s)
 
 
 def null_first(teacher, schedule, x, t, s, label, w):
@@ -315,7 +305,7 @@ def eps_form(teacher, schedule, x, t, s, label, w):
 
 def by_package_loss(f, f_target, teacher, x0, eps, label, t, s, w, step, distance):
     objective = LCD(
-        _Called(teacher), k=1, w_range=(0, 1), grid=torch.tensor([0.0, 1.0]), distance=distance,
+        _Called(teacher), skip=1, w_range=(0, 1), grid=torch.tensor([0.0, 1.0]), distance=distance,
         step=lambda denoise, schedule, x, t, s: step(teacher, schedule, x, t, s, label, w),
     )  # fmt: skip
     draw = Draw(t=t, s=s, eps=eps, seed=torch.zeros(len(t), dtype=torch.int64), w=w)
@@ -371,7 +361,7 @@ RIGHT = (
     right("the package's guided and euler_step", guided_step=by_package_step),
     right("two steps, combined afterwards", guided_step=null_first),
     right("guidance of eps, x0 from it", guided_step=eps_form),
-    right("the package's every_kth", skipping_grid=lambda T, k: every_kth(torch.arange(T + 1.0), k)),
+    right("the package's with_skip", skipping_grid=lambda T, k: with_skip(torch.arange(T + 1.0), k)),
     right("sorted Python numbers", skipping_grid=lambda T, k: torch.tensor(sorted({0, *range(T, 0, -k)}), dtype=torch.float64)),
     right("the package's embedding", w_embedding=guidance_embedding),
     right("powers of 10000", w_embedding=lambda w, dim: torch.cat([part(torch.outer(1000 * w, torch.logspace(0, -4, dim // 2, dtype=w.dtype))) for part in (torch.sin, torch.cos)], -1)),

@@ -59,9 +59,7 @@ def asks_for_one_point(karras_grid, seed):
 def asks_a_few_lengths(karras_grid, seed):
     for case in ((2,), (5,), (18,), (40,), (5, 0.01, 3.0, 5.0)):
         grid = karras_grid(*case)
-        assert (grid[0], grid[-1]) == (case[1:3] or (0.002, 80.0)) and torch.allclose(
-            grid, own_grid(*case), rtol=1e-11
-        )
+        assert (grid[0], grid[-1]) == (case[1:3] or (0.002, 80.0)) and torch.allclose(grid, own_grid(*case), rtol=1e-11)
 
 
 def looks_at_shapes(consistency, seed):
@@ -120,9 +118,7 @@ def heun_with(
     return check_heun_step
 
 
-def huber_with(
-    shapes=((3, 1), (4, 3), (4, 2, 4, 4)), c=(0.03, 1.0, 2.0), dtype=DOUBLE, tol=1e-10, slope=False
-):
+def huber_with(shapes=((3, 1), (4, 3), (4, 2, 4, 4)), c=(0.03, 1.0, 2.0), dtype=DOUBLE, tol=1e-10, slope=False):
     """A test of pseudo-Huber with a part of it left out."""
 
     def check_pseudo_huber(pseudo_huber, seed):

@@ -151,8 +151,7 @@ def check_ct_loss(ct_loss: Callable[..., Tensor], seed: int) -> None:
             t = s + 0.3 + 0.1 * s
             seen: dict[str, list] = {"f": [], "f_target": []}
             weights = {
-                name: torch.tensor(w, dtype=dtype, requires_grad=True)
-                for name, w in (("f", 0.8), ("f_target", 0.6))
+                name: torch.tensor(w, dtype=dtype, requires_grad=True) for name, w in (("f", 0.8), ("f_target", 0.6))
             }
 
             def model(name: str, seen: dict = seen, weights: dict = weights) -> Callable:

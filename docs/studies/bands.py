@@ -1,0 +1,54 @@
+"""What to expect: the range of each measure over healthy seeds, from finished comparisons and demos into bands.json.
+
+After a change of recipes: `minicm compare --evaluations None --data ring --methods ...`, or some `minicm demo`, then
+`python -m docs.studies.bands runs/compare runs/demo-001 ...`. Recipes that these folders do not hold keep their bands.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from minicm.evaluate.compare import METHODS, read
+from minicm.evaluate.rows import BANDS
+
+
+def measured(folder: Path) -> Iterator[tuple[str, str, float]]:
+    """(key, measure, value) of a comparison's or a demo's folder; keys are "RECIPE DATA" and "demo MODEL".
+
+    Of a comparison only trainings of the recipes' own length count: `minicm compare --evaluations None`.
+    """
+    for record in (record for record in read(folder) if record["evaluations"] is None):
+        key = f"{METHODS[record['method']].__name__.replace('_', '-')} {record['data']}"
+        yield from ((key, name, value) for name, value in record["rows"].items())
+    report = folder / "report.json"
+    if report.exists():
+        for model, rows in json.loads(report.read_text())["rows"].items():
+            yield from ((f"demo {model}", row["name"], row["value"]) for row in rows)
+
+
+def bands(folders: list[Path]) -> dict[str, dict[str, list[float]]]:
+    """Least and greatest value of each measure of each key."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for folder in folders:
+        for key, name, value in measured(folder):
+            edges = found.setdefault(key, {}).setdefault(name, [value, value])
+            found[key][name] = [min(edges[0], value), max(edges[1], value)]
+    return found
+
+
+def update(folders: list[Path], path: Path = BANDS) -> list[str]:
+    """Put the bands of these folders into bands.json, beside those that they say nothing of; returns the new keys."""
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    found = {
+        key: {name: [float(f"{edge:.4g}") for edge in edges] for name, edges in sorted(measures.items())}
+        for key, measures in bands(folders).items()
+    }
+    path.write_text(json.dumps(dict(sorted((kept | found).items())), indent=1) + "\n")
+    return sorted(found)
+
+
+if __name__ == "__main__":
+    print(f"{BANDS}: {', '.join(update([Path(name) for name in sys.argv[1:]]))}")

@@ -1,0 +1,111 @@
+"""The digits' part of docs/results.md: a table of finished runs, and figures of one student beside its teacher.
+
+    python -m docs.studies.digits table runs/digits-teacher-001 runs/digits-cd-001 ...
+    python -m docs.studies.digits figures runs/digits-cd-001 docs/figures
+
+The table's first run is the teacher of all others in pixels: Frechet distances are given as multiples of its own, too.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+
+from minicm.checkpoint import load_checkpoint, load_model
+from minicm.data.digits import Digits
+from minicm.evaluate.pictures import evaluate_digits, few_steps, many_steps, trained
+from minicm.evaluate.rows import Row
+from minicm.metrics.consistency import time_grid
+from minicm.plots.images import along_a_trajectory, edited, few_step_samples, interpolated, nearest_training
+from minicm.sampling import LEVELS
+
+MEASURES = ("class Frechet", "label agreement", "precision", "recall", "classifier sure", "nearest", "copied")
+
+
+HEUN = 40  # steps of the teacher
+
+
+def evaluated(folder: Path) -> list[Row]:
+    """A run's measures, from evaluation.json beside its checkpoint, which is written unless it is newer than that."""
+    kept, checkpoint = folder / "evaluation.json", folder / "checkpoint.safetensors"
+    if not kept.exists() or kept.stat().st_mtime < checkpoint.stat().st_mtime:
+        kept.write_text(json.dumps([asdict(row) for row in evaluate_digits(folder)], indent=1) + "\n")
+    return [Row(**row) for row in json.loads(kept.read_text())]
+
+
+def by_sampling(rows: list[Row]) -> dict[str, dict[str, Row]]:
+    """Rows such as "w = 1, 2-step precision" as {"w = 1, 2-step": {"precision": row}}."""
+    found: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        for measure in MEASURES:
+            if row.name.endswith(f" {measure}"):
+                found.setdefault(row.name.removesuffix(f" {measure}"), {})[measure] = row
+    return found
+
+
+def lines(folders: list[Path]) -> Iterator[str]:
+    """A Markdown table: a line for each run and way of sampling, under the floors."""
+    runs = {folder: by_sampling(evaluated(folder)) for folder in folders}
+    unit = next(iter(runs[folders[0]].values()))["class Frechet"].value
+    yield "| recipe | steps x batch | sampling | " + " | ".join(("x teacher", *MEASURES)) + " |"
+    yield "|---|---:|---|" + "---:|" * (1 + len(MEASURES))
+    floors = next(iter(runs[folders[0]].values()))
+    floor = {measure: floors[measure].floor or 0.0 for measure in MEASURES}
+    values = [f"{floor['class Frechet'] / unit:.2f}", *(f"{floor[m]:.3g}" for m in MEASURES)]
+    yield "| *held-out digits* | | | " + " | ".join(values) + " |"
+    for folder, samplings in runs.items():
+        state = load_checkpoint(folder)
+        name, config = state["recipe"], state["config"]
+        for sampling, measures in samplings.items():
+            values = [f"{measures['class Frechet'].value / unit:.2f}"]
+            values += [f"{measures[m].value:.3g}" for m in MEASURES]
+            yield (f"| {name} | {config['steps']} x {config['batch']} | {sampling} | " + " | ".join(values) + " |")
+            name = ""
+
+
+def figures(folder: Path) -> dict[str, Figure]:
+    """The figures of a student in pixels, by the name of their file; its teacher is the one that its run names."""
+    f = trained(folder).model
+    teacher = load_model(load_checkpoint(folder)["options"]["teacher"])
+    train, test = Digits(), Digits(train=False)
+    generator = torch.Generator().manual_seed(0)
+    label = torch.arange(15) % 10
+    x_T = f.schedule.prior((15, 1, 8, 8), generator)
+    samples = {steps: few_steps(f, x_T, label, steps) for steps in LEVELS}
+    y, c = test.images[:12], test.labels[:12]
+    times = time_grid(f.schedule, HEUN).flip(0)
+    pair = [f.schedule.prior((4, 1, 8, 8), generator) for _ in range(2)]
+    return {
+        "digits_few_steps": few_step_samples(
+            samples,
+            many_steps(teacher, x_T, label, steps=HEUN),
+            label,
+            "Digits from the same noise, one column each",
+        ),
+        "digits_trajectory": along_a_trajectory(f, teacher, x_T[3:4], times, label=label[3:4]),
+        "digits_nearest": nearest_training(samples[1], train.images),
+        "digits_editing": edited(f, y, times[::2], label=c, generator=generator),
+        "digits_interpolated": interpolated(f, *pair, label=torch.tensor([0, 3, 4, 8])),
+    }
+
+
+def main(arguments: list[str]) -> None:
+    """`table` prints, `figures` writes .png files."""
+    torch.set_num_threads(1)
+    what, *paths = arguments
+    if what == "table":
+        for line in lines([Path(path) for path in paths]):
+            print(line, flush=True)
+    else:
+        for name, figure in figures(Path(paths[0])).items():
+            figure.savefig(Path(paths[1]) / f"{name}.png")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

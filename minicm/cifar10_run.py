@@ -1,0 +1,225 @@
+"""One command, one GPU, one budget: train on CIFAR-10, measure, draw, and leave weights small enough to carry away.
+
+    python -m minicm.cifar10_run teacher --data data --budget 8min --out out/teacher
+    python -m minicm.cifar10_run cd  --teacher out/teacher/weights --data data --budget 6min --out out/cd
+    python -m minicm.cifar10_run ect --teacher out/teacher/weights --data data --budget 6min --out out/ect
+
+It needs no `minicm` command and none of its libraries. The steps are chosen to fit: a short trial measures how fast they
+are here, so that the learning rate and the curricula reach their ends, K, just before the budget does. --fast goes the
+whole way on a processor in a minute, with a network and numbers that mean nothing.
+
+OUT holds weights/ (the average in bf16, files of at most 15 MiB), record.json (all numbers, the settings, the log) and
+figures; the resumable checkpoint stays in the run's own folder under --runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from minicm.checkpoint import export, load_model
+from minicm.cifar10_figures import draw_student, draw_teacher
+from minicm.denoiser import Denoiser
+from minicm.evaluate.pictures import (
+    against_its_teacher,
+    cifar10_reference,
+    evaluate_pictures,
+    evaluate_teacher_pictures,
+    noise,
+)
+from minicm.evaluate.rows import Row, table
+from minicm.metrics.images import Reference
+from minicm.recipes.cifar10 import Size, Source, cifar10_cd, cifar10_ct, cifar10_ect, cifar10_teacher
+from minicm.runs.folder import machine, peak_memory, seconds_of
+from minicm.runs.run import Finished, Recipe, RunOptions, plain, run
+from minicm.train import Diverged, TrainConfig, device_named, train
+
+SMALL = Size()
+
+
+SHARE = 0.93  # of the time that is left, planned for steps: a machine may become slower
+
+
+METHODS: dict[str, Callable[..., Recipe]] = {
+    "teacher": cifar10_teacher,
+    "cd": cifar10_cd,
+    "ct": cifar10_ct,
+    "ect": cifar10_ect,
+}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is done besides training."""
+
+    size: Size = SMALL
+    batch: int | None = None  # None: the recipe's
+    samples: int = 4000  # pictures that are measured
+    pairs: int = 500  # of student and teacher from the same noise
+    classifier: int = 3000  # its updates
+    trial: int = 20  # steps that the pace is taken from
+    reserve: float = 80.0  # seconds kept for measures and figures
+
+
+FAST = Scale(Size(8, (1, 2), 1, ()), batch=8, samples=16, pairs=4, classifier=2, trial=2, reserve=5.0)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is asked for; the options of the command line."""
+
+    method: str
+    data: Path
+    out: Path
+    teacher: Path | None = None
+    budget: str = "8min"
+    runs: Path = Path("runs")
+    device: str = "cpu"
+    compiled: bool = False
+    about: str = "CIFAR-10"
+    fast: bool = False
+
+    def __post_init__(self) -> None:
+        seconds_of(self.budget)
+        device_named(self.device)
+        if self.out.exists():
+            raise FileExistsError(f"{self.out} exists: choose another --out")
+        if (self.method in ("cd", "ect")) != (self.teacher is not None):
+            raise ValueError(
+                f"{self.method} starts from {'a' if self.teacher is None else 'no'} teacher: see --teacher"
+            )
+
+    @property
+    def scale(self) -> Scale:
+        """How large everything is: small in a trial run."""
+        return FAST if self.fast else Scale()
+
+    @property
+    def gpu(self) -> bool:
+        """Whether it runs on a GPU."""
+        return torch.device(self.device).type == "cuda"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, run, and say what is wrong in one line; 0, 2 for wrong input, or 1 for a run that diverged."""
+    about = (__doc__ or "").partition("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m minicm.cifar10_run", description=about)
+    parser.add_argument("method", choices=METHODS)
+    parser.add_argument("--data", type=Path, required=True, help="the folder that holds cifar-10-batches-bin")
+    parser.add_argument("--out", type=Path, required=True, help="a new folder for weights, record and figures")
+    parser.add_argument("--teacher", type=Path, help="a teacher's weights, run folder or checkpoint")
+    parser.add_argument("--budget", default="8min", help="for everything, from start to end: 90s, 8min, 1h")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--no-compile", dest="compiled", action="store_false", help="train without torch.compile")
+    parser.add_argument("--about", default="CIFAR-10", help="the pictures, for titles and the record")
+    parser.add_argument("--fast", action="store_true", help="a smoke test; its numbers mean nothing")
+    try:
+        rows, said = cifar10_run(Job(**vars(parser.parse_args(argv))))
+    except (ValueError, OSError) as error:
+        print(f"cifar10_run: {error}", file=sys.stderr)
+        return 2
+    except Diverged as error:
+        print(f"cifar10_run: {error}", file=sys.stderr)
+        return 1
+    print(f"{table(rows)}\n\n{said}")
+    return 0
+
+
+def cifar10_run(job: Job) -> tuple[list[Row], str]:
+    """Train, export, measure and draw within the budget; returns what was measured, and a line about the run."""
+    started, scale = time.perf_counter(), job.scale
+    torch.backends.cudnn.benchmark = job.gpu  # the shapes never change: let cuDNN try its convolutions once
+    reference = cifar10_reference(job.data, job.device, steps=scale.classifier, width=8 if job.fast else 64)
+    with_steps = fitted(job)
+    pace = seconds_a_step(with_steps(1000)[0], scale.trial)
+    left = max(seconds_of(job.budget) - (time.perf_counter() - started) - scale.reserve, 1.0)
+    recipe, options = with_steps(max(int(SHARE * left / pace), 1))
+    done = run(f"cifar10-{job.method}", recipe, options, RunOptions(runs=job.runs, budget=f"{left:.0f}s"))
+    seconds = {"a step in the trial": pace, "until trained": time.perf_counter() - started}
+    export(done.folder, job.out / "weights")
+    rows = measure_and_draw(job, reference)
+    seconds["in all"] = time.perf_counter() - started
+    record = record_of(job, options, recipe, done, rows) | {"seconds": seconds}
+    (job.out / "record.json").write_text(json.dumps(record, indent=1) + "\n")
+    return rows, f"{job.out}: {done.k} of {recipe.config.steps} steps, {seconds['in all']:.0f} s in all"
+
+
+def measure_and_draw(job: Job, reference: Reference) -> list[Row]:
+    """Measure and draw what was exported; a student beside its teacher, with the same noise and the same classifier."""
+    scale, model = job.scale, on(job, load_model(job.out / "weights"))
+    x_T, label = noise(model.schedule, scale.samples, 0, job.device)
+    if job.method == "teacher":
+        draw_teacher(job.out, model, reference, job.about)
+        return evaluate_teacher_pictures(model, reference, x_T, label)
+    teacher = None if job.teacher is None else on(job, load_model(job.teacher))
+    draw_student(job.out, model, teacher, reference, job.about)
+    rows = evaluate_pictures(model, reference, x_T, label)
+    if teacher is not None:
+        rows += evaluate_teacher_pictures(teacher, reference, x_T, label)
+        rows += against_its_teacher(model, teacher, x_T[: scale.pairs], label[: scale.pairs])
+    return rows
+
+
+def fitted(job: Job) -> Callable[[int], tuple[Recipe, dict[str, Any]]]:
+    """The recipe and its options as a function of its number of steps; bf16 and channels_last on a GPU alone."""
+    make, scale = METHODS[job.method], job.scale
+    default: TrainConfig = inspect.signature(make).parameters["config"].default
+    gpu = dict(bf16=job.gpu, channels_last=job.gpu, compile=job.gpu and job.compiled)
+    config = replace(default, device=job.device, batch=scale.batch or default.batch, **gpu)
+    options: dict[str, Any] = {"source": Source(job.data)}
+    options |= {"size": scale.size} if job.teacher is None else {"teacher": job.teacher}
+
+    def with_steps(steps: int) -> tuple[Recipe, dict[str, Any]]:
+        warmup = min(default.warmup, steps // 10)
+        chosen = options | {"config": replace(config, steps=steps, warmup=warmup)}
+        return make(**chosen), chosen
+
+    return with_steps
+
+
+def seconds_a_step(recipe: Recipe, n: int) -> float:
+    """How long one of the n steps after the first three takes; they compile and warm up, and all is thrown away."""
+    steps = train(*recipe)
+    for _ in range(3):
+        step = next(steps)
+    step.loss.item()  # waits for a GPU
+    begun = time.perf_counter()
+    for _ in range(n):
+        step = next(steps)
+    step.loss.item()
+    return (time.perf_counter() - begun) / n
+
+
+def on(job: Job, model: Denoiser) -> Denoiser:
+    """The model on the job's device, in bfloat16 on a GPU, as it was trained."""
+    model.autocast = torch.bfloat16 if job.gpu else None
+    return model.to(job.device)
+
+
+def record_of(job: Job, options: dict[str, Any], recipe: Recipe, done: Finished, rows: list[Row]) -> dict[str, Any]:
+    """Everything that is to be known of a run later, as JSON values; about 100 records of its log."""
+    log = [json.loads(line) for line in (done.folder / "log.jsonl").read_text().splitlines()]
+    return {
+        "job": plain(job),
+        "machine": machine(),
+        "options": plain(options),
+        "steps": done.k,
+        "parameters": sum(p.numel() for p in recipe.model.parameters()),
+        "peak_memory_mb": peak_memory(job.device),
+        "rows": [asdict(row) for row in rows],
+        "log": log[:: max(len(log) // 100, 1)],
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,278 @@
+"""How good a model of pictures is: samples in 1, 2, 4 steps and a teacher's in 40, and their measures beside the floors.
+
+The same for digits and CIFAR-10, in pixels and in latents: what differs is the `Reference`, the shape of a sample, and
+`decode`, which turns samples into pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from minicm.checkpoint import CheckpointError, autoencoder_of, load_checkpoint, load_model
+from minicm.data.cifar10 import Cifar10
+from minicm.data.digits import Digits
+from minicm.denoiser import Denoiser, Guided, InClock
+from minicm.evaluate.rows import Row
+from minicm.metrics.consistency import paired_error, rms, time_grid
+from minicm.metrics.images import Reference, measure_images
+from minicm.nets.classifier import Classifier
+from minicm.runs.run import is_teacher
+from minicm.sampling import LEVELS, sample, sampling_times
+from minicm.schedules import Denoise, Schedule
+from minicm.solvers import solve
+from minicm.train import fit
+
+Decode = Callable[[Tensor], Tensor]  # latents (or pixels) -> pictures
+
+
+PART = 500  # pictures that go through a network at once
+
+
+class Labelled:
+    """Pictures (N, C, H, W) and labels (N,) as data, drawn with replacement."""
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        self.images, self.labels = images, labels
+
+    def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """n pictures and their labels, on the pictures' device."""
+        index = torch.randint(len(self.labels), (n,), generator=generator, device=generator.device)
+        index = index.to(self.images.device)
+        return self.images[index], self.labels[index]
+
+
+def class_reference(
+    train: Tensor,
+    train_label: Tensor,
+    held_out: Tensor,
+    held_out_label: Tensor,
+    *,
+    classes: int,
+    width: int = 32,  # channels of the classifier's first stage
+    stages: int = 2,  # how often it halves height and width: 2 for 8x8, 3 for 32x32
+    flips: bool = False,  # whether a mirrored picture is of the same class
+    steps: int = 600,  # updates of 128 pictures
+) -> Reference:
+    """What pictures are measured against, by a classifier trained here on pictures (N, C, H, W) in [-1, 1], labels (N,).
+
+    It sees them moved by a pixel and with noise, so that it knows more than the training pictures by heart. All stays on
+    the pictures' device. The unit of its distance is its own: numbers compare only from one and the same classifier.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = Classifier(train.shape[1], classes, width=width, stages=stages)
+
+    def loss(x0: Tensor, label: Tensor, generator: torch.Generator) -> Tensor:
+        return F.cross_entropy(net(disturbed(x0, flips, generator)), label, reduction="none")
+
+    net = fit(net, loss, Labelled(train, train_label), steps=steps, device=train.device)
+    return Reference(train, held_out, held_out_label, net, net.features)
+
+
+def disturbed(x: Tensor, flips: bool, generator: torch.Generator) -> Tensor:
+    """Pictures (B, C, H, W), all moved by up to a pixel, with noise of .2, half of them mirrored if `flips`."""
+    height, width = x.shape[2:]
+    down, right = torch.randint(3, (2,), generator=generator, device=generator.device).tolist()
+    moved = F.pad(x, (1, 1, 1, 1), mode="replicate")[:, :, down : down + height, right : right + width]
+    if flips:
+        mirrored = torch.rand(len(x), 1, 1, 1, generator=generator, device=x.device) < 0.5
+        moved = torch.where(mirrored, moved.flip(3), moved)
+    return moved + 0.2 * torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+
+
+def start(schedule: Schedule, shape: tuple[int, ...], n: int, seed: int, classes: int = 10) -> tuple[Tensor, Tensor]:
+    """The noises x_T (n, *shape) and classes (n,), all alike often, from which a model and its teacher are compared."""
+    generator = torch.Generator().manual_seed(seed)
+    label = torch.arange(n) % classes  # not drawn: the class counts' chance alone moves a Frechet distance
+    return schedule.prior((n, *shape), generator), label
+
+
+def few_steps(f: Denoise, x_T: Tensor, label: Tensor, steps: int, *, w: float | None = None, seed: int = 1) -> Tensor:
+    """Samples of a consistency model in 1, 2 or 4 steps; w: guidance, for a model that has this input.
+
+    seed: of the noise of the later steps. It must not be the one that x_T was drawn with, or that very noise comes again.
+    """
+    generator = torch.Generator(x_T.device).manual_seed(seed)
+    times = sampling_times(f.schedule, steps)
+    parts = []
+    for x, c in zip(x_T.split(PART), label.split(PART), strict=True):
+        cond: dict[str, Any] = {} if w is None else {"w": torch.full((len(x),), w, device=x.device)}
+        parts.append(sample(f, x, times, generator=generator, label=c, **cond))
+    return torch.cat(parts)
+
+
+def many_steps(teacher: Denoise, x_T: Tensor, label: Tensor, *, w: float = 0.0, steps: int = 40) -> Tensor:
+    """Samples of a teacher in 40 Heun steps, its guided flow where w > 0 (LCM's convention)."""
+    schedule = teacher.schedule
+    times = torch.cat([time_grid(schedule, steps).flip(0), torch.zeros(1, dtype=torch.float64)])
+    parts = []
+    for x, c in zip(x_T.split(PART), label.split(PART), strict=True):
+        denoise = Guided(teacher, c, w) if w else partial(teacher, label=c)
+        parts.append(solve(denoise, schedule, x, times))
+    return torch.cat(parts)
+
+
+def evaluate_pictures(
+    f: Denoise,
+    reference: Reference,
+    x_T: Tensor,
+    label: Tensor,
+    *,
+    decode: Decode = lambda x: x,
+    w: float | None = None,
+    seed: int = 1,
+) -> list[Row]:
+    """All measures of a student's pictures at 1, 2 and 4 steps from x_T (n, *D), of the classes label (n,)."""
+    rows = []
+    for steps in LEVELS:
+        x = decode(few_steps(f, x_T, label, steps, w=w, seed=seed))
+        rows += measured(f"{steps}-step", x, label, reference, seed + 1)
+    return rows
+
+
+def evaluate_teacher_pictures(
+    teacher: Denoise,
+    reference: Reference,
+    x_T: Tensor,
+    label: Tensor,
+    *,
+    decode: Decode = lambda x: x,
+    w: float = 0.0,
+    seed: int = 1,
+) -> list[Row]:
+    """The same measures of a teacher's pictures, 40 Heun steps each, from x_T (n, *D), of the classes label (n,)."""
+    return measured("Heun-40", decode(many_steps(teacher, x_T, label, w=w)), label, reference, seed + 1)
+
+
+def against_its_teacher(
+    f: Denoiser, teacher: Denoise, x_T: Tensor, label: Tensor, *, w: float | None = None
+) -> list[Row]:
+    """One step of a student against 40 Heun steps of its own teacher from the same noise, in units of sigma_d."""
+    truth = many_steps(teacher, x_T, label, w=w or 0.0)
+    error = paired_error(few_steps(f, x_T, label, 1, w=w), truth, f.sigma_data)
+    return [
+        Row("1-step RMSE to the teacher", rms(error)),
+        Row("1-step median to the teacher", error.median().item()),
+    ]
+
+
+def measured(name: str, x: Tensor, label: Tensor, reference: Reference, seed: int) -> list[Row]:
+    """Every measure of pictures x (n, C, H, W), asked for as label (n,), each beside its floor."""
+    found = measure_images(x, reference, label=label, generator=torch.Generator().manual_seed(seed))
+    return [Row(f"{name} {what}", m.value, m.floor.mean, m.floor.std or None) for what, m in found.items()]
+
+
+PAIRS = 500  # samples that a student is held against its teacher on, 40 Heun steps each
+
+
+@cache
+def digits_reference() -> Reference:
+    """What digits are measured against; trains a classifier on the real ones, in some 10 seconds, once a process."""
+    train, held_out = Digits(), Digits(train=False)
+    return class_reference(train.images, train.labels, held_out.images, held_out.labels, classes=Digits.classes)
+
+
+def evaluate_digits(path: Path, *, n: int = 2000, seed: int = 0) -> list[Row]:
+    """All measures of a run's pictures; of a student beside the distance to its own teacher, where that is at hand.
+
+    A student that takes a guidance scale is measured at w = 0 and at w = 1, one that was trained at one scale at that.
+    """
+    state, run = load_checkpoint(path), trained(path)
+    options, reference = state.get("options", {}), digits_reference()
+    x_T, label = start(run.model.schedule, run.shape, n, seed)
+    if is_teacher(state):
+        return evaluate_teacher_pictures(run.model, reference, x_T, label, decode=run.decode)
+    takes_w = state["model"]["options"]["guidance"]
+    scales: tuple[float | None, ...] = (0.0, 1.0) if takes_w else (options.get("w"),)
+    rows = []
+    for w in scales:
+        found = evaluate_pictures(run.model, reference, x_T, label, decode=run.decode, w=w)
+        found += against(run.model, options, x_T, label, w)
+        rows += found if len(scales) == 1 else [replace(row, name=f"w = {w:g}, {row.name}") for row in found]
+    return rows
+
+
+def against(f: Denoiser, options: dict[str, Any], x_T: Tensor, label: Tensor, w: float | None) -> list[Row]:
+    """A student against the teacher that its run names; nothing where that is none or gone."""
+    path = Path(options.get("teacher") or "")
+    if not options.get("teacher") or not path.exists():
+        return []
+    teacher = load_model(path)
+    guide: Denoise = teacher if teacher.schedule == f.schedule else InClock(teacher, f.schedule)
+    return against_its_teacher(f, guide, x_T[:PAIRS], label[:PAIRS], w=w)
+
+
+SHAPE = (3, 32, 32)
+
+
+def cifar10_reference(
+    data: Path, device: str, *, steps: int = 3000, held_out: int = 5000, width: int = 64
+) -> Reference:
+    """What CIFAR-10 is measured against: all training pictures, `held_out` test pictures, a classifier of `steps` updates."""
+    train, test = Cifar10(data, device=device), Cifar10(data, train=False, device=device)
+    pictures = [(d.images.float().div_(127.5).sub_(1), d.labels) for d in (train, test)]
+    kept = (part[:held_out] for part in pictures[1])
+    return class_reference(*pictures[0], *kept, classes=Cifar10.classes, width=width, stages=3, flips=True, steps=steps)
+
+
+def noise(schedule: Schedule, n: int, seed: int, device: str) -> tuple[Tensor, Tensor]:
+    """The noises x_T (n, 3, 32, 32) and classes (n,) that a student and its teacher start from, on a device."""
+    x_T, label = start(schedule, SHAPE, n, seed)
+    return x_T.to(device), label.to(device)
+
+
+def evaluate_cifar10(path: Path, *, n: int = 2000, seed: int = 0) -> list[Row]:
+    """All measures of a run's pictures, on a GPU if there is one; a student that takes a guidance scale gets w = 1.
+
+    The pictures are read from where the run read them. The classifier is trained anew each time, a smaller one where there
+    is no GPU, in some minutes: compare the rows of one report, not those of two.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    state, model = load_checkpoint(path), load_model(path).to(device)
+    less = {} if device == "cuda" else {"steps": 1000, "width": 32, "held_out": 1000}
+    reference = cifar10_reference(Path(state["options"]["source"]["data"]), device, **less)
+    x_T, label = noise(model.schedule, n, seed, device)
+    if is_teacher(state):
+        return evaluate_teacher_pictures(model, reference, x_T, label)
+    w = 1.0 if model.net.options["guidance"] else None
+    return evaluate_pictures(model, reference, x_T, label, w=w)
+
+
+SIZES = {"digits": 8, "cifar10": 32}  # height and width of the pictures of recipes digits-..., cifar10-...
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model, ready to sample."""
+
+    model: Denoiser
+    shape: tuple[int, ...]  # of one sample
+    decode: Callable[[Tensor], Tensor]  # samples (n, *shape) -> points (n, dim) or pictures (n, C, H, W)
+
+    @property
+    def pictures(self) -> bool:
+        """Whether its samples are pictures."""
+        return len(self.shape) == 3
+
+
+def trained(path: Path) -> Trained:
+    """The model of a run folder or checkpoint. Raises CheckpointError where it, or the autoencoder it needs, is not there."""
+    state, model = load_checkpoint(path), load_model(path)
+    if hasattr(model.net, "dim"):
+        return Trained(model, (model.net.dim,), lambda x: x)
+    kind = str(state.get("recipe")).partition("-")[0]
+    if kind not in SIZES:
+        raise CheckpointError(f"{path} does not say what pictures it was trained on: recipe {state.get('recipe')}")
+    autoencoder = state.get("options", {}).get("autoencoder")
+    if autoencoder is None:
+        return Trained(model, (model.net.channels, SIZES[kind], SIZES[kind]), lambda x: x)
+    half = SIZES[kind] // 2
+    return Trained(model, (model.net.channels, half, half), autoencoder_of(Path(autoencoder)).decode)
