@@ -17,10 +17,11 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from minicm.checkpoint import load_checkpoint, load_model
+from minicm.checkpoint import load_checkpoint, load_model, load_trained
 from minicm.data.digits import Digits
-from minicm.evaluate.pictures import evaluate_digits, few_steps, many_steps, trained
+from minicm.evaluate.pictures import few_steps, many_steps
 from minicm.evaluate.rows import Row
+from minicm.evaluate.trained import evaluate_trained
 from minicm.metrics.consistency import time_grid
 from minicm.plots.images import along_a_trajectory, edited, few_step_samples, interpolated, nearest_training
 from minicm.sampling import LEVELS
@@ -35,8 +36,13 @@ def evaluated(folder: Path) -> list[Row]:
     """A run's measures, from evaluation.json beside its checkpoint, which is written unless it is newer than that."""
     kept, checkpoint = folder / "evaluation.json", folder / "checkpoint.safetensors"
     if not kept.exists() or kept.stat().st_mtime < checkpoint.stat().st_mtime:
-        kept.write_text(json.dumps([asdict(row) for row in evaluate_digits(folder)], indent=1) + "\n")
+        kept.write_text(json.dumps([asdict(row) for row in measured(folder)], indent=1) + "\n")
     return [Row(**row) for row in json.loads(kept.read_text())]
+
+
+def measured(folder: Path) -> list[Row]:
+    """All measures of a run."""
+    return evaluate_trained(load_trained(folder))
 
 
 def by_sampling(rows: list[Row]) -> dict[str, dict[str, Row]]:
@@ -71,8 +77,8 @@ def lines(folders: list[Path]) -> Iterator[str]:
 
 def figures(folder: Path) -> dict[str, Figure]:
     """The figures of a student in pixels, by the name of their file; its teacher is the one that its run names."""
-    f = trained(folder).model
-    teacher = load_model(load_checkpoint(folder)["options"]["teacher"])
+    student = load_trained(folder)
+    f, teacher = student.model, load_model(student.header["options"]["teacher"])
     train, test = Digits(), Digits(train=False)
     generator = torch.Generator().manual_seed(0)
     label = torch.arange(15) % 10
