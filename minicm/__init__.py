@@ -1,3 +1,3 @@
 """minicm: the family of consistency models, readable, runnable and checkable against exact answers."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
