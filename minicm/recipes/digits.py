@@ -11,6 +11,7 @@ levels that the papers choose for sigma_d = .5 are carried over by the factor .8
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from minicm.nets.autoencoder import Autoencoder
 from minicm.nets.embeddings import octaves
 from minicm.nets.lora import add_lora
 from minicm.nets.unet import UNet
+from minicm.objectives.base import gentle_gap
 from minicm.objectives.cd import CD
 from minicm.objectives.dsm import DSM
 from minicm.objectives.ect import ECT
@@ -35,6 +37,7 @@ from minicm.objectives.lcd import LCD
 from minicm.objectives.scm import SCM
 from minicm.objectives.tcd import TCD
 from minicm.recipes.guided import CLOCK, gentle_level_gap, level_times, quadratic_grid
+from minicm.runs.fit import fit
 from minicm.runs.run import Recipe
 from minicm.schedules import TrigFlow
 from minicm.times import (
@@ -46,9 +49,11 @@ from minicm.times import (
     doubling_points,
     karras_grid,
 )
-from minicm.train import TrainConfig, fit
+from minicm.train import TrainConfig
 
 RMS = 0.85  # of the pixels about zero: sigma_d in pixel space
+
+WEIGHT = partial(gentle_gap, sigma_data=RMS)
 
 
 SHIFT = math.log(RMS / 0.5)  # of the mean ln sigma, against the papers' sigma_d
@@ -80,7 +85,7 @@ def digits_cd(*, teacher: Path, config: TrainConfig = TrainConfig(steps=1200, ba
         grid=doubling_karras,
         index_law=LogNormalIndex(-0.5, 2.0),
         distance=pseudo_huber(0.3),  # a sample has 64 numbers, not 2
-        weight=gentle_gap,
+        weight=WEIGHT,
     )
     return Recipe(consistency_model(tuned_net(teaching)), objective, pixels(), config)
 
@@ -96,7 +101,7 @@ def digits_ect(*, teacher: Path, config: TrainConfig = TrainConfig(steps=1200, b
         stages=4,  # eight, down to a gap of 1/256, are too many for so few steps: noise stays in the samples
         time_law=LogNormalTimes(-1.1 + SHIFT, 2.0, low=T_MIN),
         distance=pseudo_huber(0.03),
-        weight=gentle_gap,
+        weight=WEIGHT,
     )
     return Recipe(consistency_model(tuned_net(diffusion_model(teacher))), objective, pixels(), config)
 
@@ -112,7 +117,7 @@ def digits_ict(*, config: TrainConfig = TrainConfig(steps=1600, batch=64, lr=1e-
         s1=32,  # as ECT's four stages: a finer grid does not converge in so few steps
         index_law=LogNormalIndex(-1.1 + SHIFT, 2.0),
         distance=pseudo_huber(0.3),
-        weight=gentle_gap,
+        weight=WEIGHT,
     )
     return Recipe(consistency_model(new_net(config.seed)), objective, pixels(), config)
 
@@ -185,11 +190,6 @@ def diffusion_model(path: Path, recipe: str = "digits-teacher") -> Denoiser:
 def pixels() -> LabelDropout:
     """The digits to train on, each grey level spread over its bin, a fifth of the labels dropped."""
     return LabelDropout(Digits(dequantise=True), DROPPED, Digits.classes)
-
-
-def gentle_gap(t: Tensor, s: Tensor) -> Tensor:
-    """The weight (t + sigma_d)/(t - s): iCT's 1/(t - s), which starves large t, with the growth of t given back."""
-    return (t + RMS) / (t - s)
 
 
 def doubling_karras(k: int, K: int) -> Tensor:
