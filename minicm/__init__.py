@@ -35,11 +35,21 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 
-__all__ = ["EDM", "VP", "Schedule", "TrigFlow", "LogNormalIndex", "LogNormalTimes", "karras_grid", "skip_grid"]
-__all__ += ["GaussianMixture", "TwoMoons", "l2", "pseudo_huber", "MLP", "UNet", "add_lora", "merge_lora"]
-__all__ += ["Denoiser", "FromPrediction", "Guided", "InClock", "euler_step", "heun_step", "solve", "edm_sample", "sample"]
-__all__ += ["CD", "CT", "DSM", "ECT", "ICT", "LCD", "SCM", "TCD", "Objective", "gentle_gap", "TrainConfig", "train"]
-__all__ += ["consistency_error", "order", "load_checkpoint", "load_model", "save_checkpoint", "plots"]
+__all__ = ["EDM", "VP", "LogNormalIndex", "LogNormalTimes", "Schedule", "TrigFlow", "karras_grid", "skip_grid"]
+__all__ += ["MLP", "GaussianMixture", "TwoMoons", "UNet", "add_lora", "l2", "merge_lora", "pseudo_huber"]
+__all__ += [
+    "Denoiser",
+    "FromPrediction",
+    "Guided",
+    "InClock",
+    "edm_sample",
+    "euler_step",
+    "heun_step",
+    "sample",
+    "solve",
+]
+__all__ += ["CD", "CT", "DSM", "ECT", "ICT", "LCD", "SCM", "TCD", "Objective", "TrainConfig", "gentle_gap", "train"]
+__all__ += ["consistency_error", "load_checkpoint", "load_model", "order", "plots", "save_checkpoint"]
 
 HOMES = {  # module: the names that it gives
     "checkpoint": "load_checkpoint load_model save_checkpoint",

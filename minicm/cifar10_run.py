@@ -1,14 +1,14 @@
 """One command, one GPU, one budget: train on CIFAR-10, measure, draw, and leave weights small enough to carry away.
 
     python -m minicm.cifar10_run teacher --data data --budget 8min --out out/teacher
-    python -m minicm.cifar10_run cd  --teacher out/teacher/weights --data data --budget 6min --out out/cd
-    python -m minicm.cifar10_run ect --teacher out/teacher/weights --data data --budget 6min --out out/ect
+    python -m minicm.cifar10_run cd  --teacher out/teacher/weights.safetensors --data data --budget 6min --out out/cd
+    python -m minicm.cifar10_run ect --teacher out/teacher/weights.safetensors --data data --budget 6min --out out/ect
 
 It needs no `minicm` command and none of its libraries. The steps are chosen to fit: a short trial measures how fast they
 are here, so that the learning rate and the curricula reach their ends, K, just before the budget does. --fast goes the
 whole way on a processor in a minute, with a network and numbers that mean nothing.
 
-OUT holds weights/ (the average in bf16, files of at most 15 MiB), record.json (all numbers, the settings, the log) and
+OUT holds weights.safetensors (the average in bf16), record.json (all numbers, the settings, the log) and
 figures; the resumable checkpoint stays in the run's own folder under --runs.
 """
 
@@ -146,17 +146,17 @@ def cifar10_run(job: Job) -> tuple[list[Row], str]:
     recipe, options = with_steps(max(int(SHARE * left / pace), 1))
     done = run(f"cifar10-{job.method}", recipe, options, RunOptions(runs=job.runs, budget=f"{left:.0f}s"))
     seconds = {"a step in the trial": pace, "until trained": time.perf_counter() - started}
-    export(done.folder, job.out / "weights")
-    rows = measure_and_draw(job, reference)
+    weights = export(done.folder, out=job.out / "weights.safetensors")
+    rows = measure_and_draw(job, load_model(weights), reference)
     seconds["in all"] = time.perf_counter() - started
     record = record_of(job, options, recipe, done, rows) | {"seconds": seconds}
     (job.out / "record.json").write_text(json.dumps(record, indent=1) + "\n")
     return rows, f"{job.out}: {done.k} of {recipe.config.steps} steps, {seconds['in all']:.0f} s in all"
 
 
-def measure_and_draw(job: Job, reference: Reference) -> list[Row]:
+def measure_and_draw(job: Job, model: Denoiser, reference: Reference) -> list[Row]:
     """Measure and draw what was exported; a student beside its teacher, with the same noise and the same classifier."""
-    scale, model = job.scale, on(job, load_model(job.out / "weights"))
+    scale, model = job.scale, on(job, model)
     x_T, label = noise(model.schedule, scale.samples, 0, job.device)
     if job.method == "teacher":
         draw_teacher(job.out, model, reference, job.about)

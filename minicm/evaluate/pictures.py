@@ -7,7 +7,6 @@ The same for digits and CIFAR-10, in pixels and in latents: what differs is the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -16,16 +15,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from minicm.checkpoint import CheckpointError, autoencoder_of, load_checkpoint, load_model
 from minicm.data.cifar10 import Cifar10
 from minicm.data.digits import Digits
-from minicm.denoiser import Denoiser, Guided, InClock
+from minicm.denoiser import Denoiser, Guided
 from minicm.evaluate.rows import Row
 from minicm.metrics.consistency import paired_error, rms, time_grid
 from minicm.metrics.images import Reference, measure_images
 from minicm.nets.classifier import Classifier
 from minicm.runs.fit import fit
-from minicm.runs.run import is_teacher
 from minicm.sampling import LEVELS, sample, sampling_times
 from minicm.schedules import Denoise, Schedule
 from minicm.solvers import solve
@@ -180,36 +177,6 @@ def digits_reference() -> Reference:
     return class_reference(train.images, train.labels, held_out.images, held_out.labels, classes=Digits.classes)
 
 
-def evaluate_digits(path: Path, *, n: int = 2000, seed: int = 0) -> list[Row]:
-    """All measures of a run's pictures; of a student beside the distance to its own teacher, where that is at hand.
-
-    A student that takes a guidance scale is measured at w = 0 and at w = 1, one that was trained at one scale at that.
-    """
-    state, run = load_checkpoint(path), trained(path)
-    options, reference = state.get("options", {}), digits_reference()
-    x_T, label = start(run.model.schedule, run.shape, n, seed)
-    if is_teacher(state):
-        return evaluate_teacher_pictures(run.model, reference, x_T, label, decode=run.decode)
-    takes_w = state["model"]["options"]["guidance"]
-    scales: tuple[float | None, ...] = (0.0, 1.0) if takes_w else (options.get("w"),)
-    rows = []
-    for w in scales:
-        found = evaluate_pictures(run.model, reference, x_T, label, decode=run.decode, w=w)
-        found += against(run.model, options, x_T, label, w)
-        rows += found if len(scales) == 1 else [replace(row, name=f"w = {w:g}, {row.name}") for row in found]
-    return rows
-
-
-def against(f: Denoiser, options: dict[str, Any], x_T: Tensor, label: Tensor, w: float | None) -> list[Row]:
-    """A student against the teacher that its run names; nothing where that is none or gone."""
-    path = Path(options.get("teacher") or "")
-    if not options.get("teacher") or not path.exists():
-        return []
-    teacher = load_model(path)
-    guide: Denoise = teacher if teacher.schedule == f.schedule else InClock(teacher, f.schedule)
-    return against_its_teacher(f, guide, x_T[:PAIRS], label[:PAIRS], w=w)
-
-
 SHAPE = (3, 32, 32)
 
 
@@ -227,52 +194,3 @@ def noise(schedule: Schedule, n: int, seed: int, device: str) -> tuple[Tensor, T
     """The noises x_T (n, 3, 32, 32) and classes (n,) that a student and its teacher start from, on a device."""
     x_T, label = start(schedule, SHAPE, n, seed)
     return x_T.to(device), label.to(device)
-
-
-def evaluate_cifar10(path: Path, *, n: int = 2000, seed: int = 0) -> list[Row]:
-    """All measures of a run's pictures, on a GPU if there is one; a student that takes a guidance scale gets w = 1.
-
-    The pictures are read from where the run read them. The classifier is trained anew each time, a smaller one where there
-    is no GPU, in some minutes: compare the rows of one report, not those of two.
-    """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    state, model = load_checkpoint(path), load_model(path).to(device)
-    less = {} if device == "cuda" else {"steps": 1000, "width": 32, "held_out": 1000}
-    reference = cifar10_reference(Path(state["options"]["source"]["data"]), device, **less)
-    x_T, label = noise(model.schedule, n, seed, device)
-    if is_teacher(state):
-        return evaluate_teacher_pictures(model, reference, x_T, label)
-    w = 1.0 if model.net.options["guidance"] else None
-    return evaluate_pictures(model, reference, x_T, label, w=w)
-
-
-SIZES = {"digits": 8, "cifar10": 32}  # height and width of the pictures of recipes digits-..., cifar10-...
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A model, ready to sample."""
-
-    model: Denoiser
-    shape: tuple[int, ...]  # of one sample
-    decode: Callable[[Tensor], Tensor]  # samples (n, *shape) -> points (n, dim) or pictures (n, C, H, W)
-
-    @property
-    def pictures(self) -> bool:
-        """Whether its samples are pictures."""
-        return len(self.shape) == 3
-
-
-def trained(path: Path) -> Trained:
-    """The model of a run folder or checkpoint. Raises CheckpointError where it, or the autoencoder it needs, is not there."""
-    state, model = load_checkpoint(path), load_model(path)
-    if hasattr(model.net, "dim"):
-        return Trained(model, (model.net.dim,), lambda x: x)
-    kind = str(state.get("recipe")).partition("-")[0]
-    if kind not in SIZES:
-        raise CheckpointError(f"{path} does not say what pictures it was trained on: recipe {state.get('recipe')}")
-    autoencoder = state.get("options", {}).get("autoencoder")
-    if autoencoder is None:
-        return Trained(model, (model.net.channels, SIZES[kind], SIZES[kind]), lambda x: x)
-    half = SIZES[kind] // 2
-    return Trained(model, (model.net.channels, half, half), autoencoder_of(Path(autoencoder)).decode)
