@@ -9,7 +9,6 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from json import dumps
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +19,7 @@ import tyro
 from minicm import __version__
 from minicm.bench import bench
 from minicm.checkpoint import CheckpointError, export, load_checkpoint, load_model
+from minicm.course.commands import course, grade
 from minicm.data.named import points_named
 from minicm.demo import demo
 from minicm.evaluate import guided, pictures
@@ -316,69 +316,6 @@ def next_free(folder: Path) -> Path:
     return path
 
 
-def grade_command(
-    assignment: tyro.conf.Positional[str],
-    path: tyro.conf.Positional[Path],
-    *,
-    json: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="")] = None,
-    csv: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="")] = None,
-    hint: int = 0,
-    seed: int = 0,
-) -> int:
-    """Grade a submission of an assignment, in a process of its own.
-
-    Args:
-        assignment: a1, a2, ...
-        path: the folder with student.py and adapters.py; with --csv the folder that has one for each submission
-        json: write the report as Gradescope's results.json to this file
-        csv: grade every folder in path, a line each in this new file
-        hint: how many hints to show for what is not passed yet
-        seed: of the statistical checks
-    """
-    from minicm.course.assignments import assignment_named
-    from minicm.course.grade import grade, grade_all, gradescope, table, write_csv
-
-    chosen = assignment_named(assignment)
-    if csv is not None:
-        write_csv(csv, chosen, grade_all(chosen, path, seed))
-        print(csv)
-        return 0
-    report = grade(chosen, path, seed)
-    print(table(report, hint))
-    if json is not None:
-        json.write_text(dumps(gradescope(report), indent=1), encoding="utf-8")
-    return 0
-
-
-def course_command(
-    what: tyro.conf.Positional[Literal["export", "gradescope", "classroom50"]],
-    dest: tyro.conf.Positional[Path],
-    *,
-    assignment: str | None = None,
-    torch_index: str = "https://download.pytorch.org/whl/cpu",
-) -> int:
-    """Write the handouts for students (export), or what an autograder needs (gradescope, classroom50).
-
-    Args:
-        what: export: handouts and stubs, no solutions; gradescope: a zip; classroom50: a folder
-        dest: what to write; never over something that exists
-        assignment: a1, a2, ...; export takes all where none is given
-        torch_index: where an autograder gets torch from; PyTorch's own index of CPU builds if not given
-    """
-    from minicm.course.assignments import ASSIGNMENTS, assignment_named
-    from minicm.course.export import classroom50, export, gradescope_zip
-
-    if what == "export":
-        chosen = [assignment_named(assignment)] if assignment else list(ASSIGNMENTS.values())
-        print("\n".join(map(str, export(chosen, dest))))
-        return 0
-    if assignment is None:
-        raise ValueError(f"{what} grades one assignment: give --assignment {'|'.join(ASSIGNMENTS)}")
-    {"gradescope": gradescope_zip, "classroom50": classroom50}[what](assignment_named(assignment), dest, torch_index)
-    print(dest)
-    return 0
-
-
 COMMANDS: dict[str, Callable[..., int]] = {
     "demo": demo_command,
     "train": train_help,
@@ -388,8 +325,8 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "export": export_command,
     "recipes": recipes_command,
     "bench": bench,
-    "grade": grade_command,
-    "course": course_command,
+    "grade": grade,
+    "course": course,
 }
 
 if __name__ == "__main__":

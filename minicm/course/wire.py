@@ -108,10 +108,7 @@ class Parcel:
             return {"device": str(value)}
         if isinstance(value, (list, tuple)):
             if len(value) > 8 and all(type(v) is float for v in value):  # a clock's table has a thousand
-                return {
-                    "floats": type_of(value),
-                    "of": self._tensor(torch.tensor(value, dtype=torch.float64)),
-                }
+                return {"floats": type_of(value), "of": self._tensor(torch.tensor(value, dtype=torch.float64))}
             return {type_of(value): [self.pack(v) for v in value]}
         if isinstance(value, dict) and all(isinstance(k, str) for k in value):
             return {"dict": {k: self.pack(v) for k, v in value.items()}}

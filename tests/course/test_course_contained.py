@@ -51,16 +51,10 @@ def said(names, folder, **limits):
 
 ACTS = {
     "network": ("import socket; socket.create_connection(('127.0.0.1', 9), 1)", "no network"),
-    "resolver": (
-        "import urllib.request; urllib.request.urlopen('http://example.org', timeout=1)",
-        "no network",
-    ),
+    "resolver": ("import urllib.request; urllib.request.urlopen('http://example.org', timeout=1)", "no network"),
     "reference": ("from minicm.solvers import heun_step", "minicm.solvers, which holds the answer"),
-    "mutants": ("import minicm.course.solutions.a1", "holds the answer"),
-    "source": (
-        "import minicm; open(minicm.__path__[0] + '/solvers.py').read()",
-        "solvers.py holds the answer",
-    ),
+    "specifications": ("import minicm.course.specs", "holds the answer"),
+    "source": ("import minicm; open(minicm.__path__[0] + '/solvers.py').read()", "solvers.py holds the answer"),
     "process": ("import subprocess; subprocess.run(['true'])", "another process"),
     "shell": ("import os; os.system('true')", "another process"),
     "fork": ("import os; os.fork()", "another process"),
@@ -205,7 +199,7 @@ def test_a_bad_submission_does_not_stop_the_others(hand_in, tmp_path):
     rows = {row["submission"]: row for row in csv.DictReader((tmp_path / "grades.csv").open())}
     assert [rows[name]["score"] for name in ("anna", "bert", "carl")] == ["0", "1", "0"]
     assert "exit code 1" in rows["anna"]["first complaint"]
-    assert "neither student.py nor adapters.py" in rows["carl"]["first complaint"]
+    assert "no student.py" in rows["carl"]["first complaint"]
     with pytest.raises(FileExistsError):
         grading.write_csv(tmp_path / "grades.csv", task, grading.grade_all(task, tmp_path))
 
@@ -285,8 +279,5 @@ def test_the_report_has_gradescopes_form(hand_in):
     _, report = said(("honest", "other"), hand_in("def honest():\n    return 1\n"))
     form = json.loads(json.dumps(grading.gradescope(report)))
     assert form["score"] == 1 and form["visibility"] == "visible"
-    assert [(t["score"], t["max_score"], t["status"]) for t in form["tests"]] == [
-        (1, 1, "passed"),
-        (0, 1, "failed"),
-    ]
+    assert [(t["score"], t["max_score"], t["status"]) for t in form["tests"]] == [(1, 1, "passed"), (0, 1, "failed")]
     assert "there is no function other" in form["tests"][1]["output"]

@@ -11,9 +11,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from minicm.course.assignments import ASSIGNMENTS
 
 from minicm.__main__ import main
-from minicm.course.assignments import ASSIGNMENTS
 from minicm.course.selfcheck import attempt, self_check
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,15 +87,7 @@ def test_export_gives_handouts_and_nothing_else(tmp_path, capsys):
 def test_gradescope_and_classroom50_bundles(tmp_path, capsys):
     """No answer in either; scripts for the assignment that was asked for; torch from where the user says."""
     target = tmp_path / "a1.zip"
-    command = [
-        "course",
-        "gradescope",
-        str(target),
-        "--assignment",
-        "a1",
-        "--torch-index",
-        "https://example.org/cpu",
-    ]
+    command = ["course", "gradescope", str(target), "--assignment", "a1", "--torch-index", "https://example.org/cpu"]
     assert main(command) == 0 and main(command) == 2
     with zipfile.ZipFile(target) as archive:
         names = archive.namelist()
@@ -103,11 +95,7 @@ def test_gradescope_and_classroom50_bundles(tmp_path, capsys):
         assert archive.getinfo("run_autograder").external_attr >> 16 == 0o755
     assert "--index-url https://example.org/cpu torch" in setup and "@" not in setup + grade
     assert "minicm grade a1 /autograder/submission --json" in grade
-    assert {
-        "package/pyproject.toml",
-        "package/minicm/course/a1.py",
-        "package/minicm/course/worker.py",
-    } <= set(names)
+    assert {"package/pyproject.toml", "package/minicm/course/a1.py", "package/minicm/course/worker.py"} <= set(names)
     assert not [n for n in names if any(a in n for a in ANSWERS) or "__pycache__" in n]
     assert main(["course", "classroom50", str(tmp_path / "c50"), "--assignment", "a1"]) == 0
     script = (tmp_path / "c50" / "autograder.py").read_text()
@@ -132,11 +120,7 @@ def test_the_classroom50_script_writes_its_result(stubs, tmp_path):
     script.write_text(script.read_text().replace('"-m", "pip", "install", "--quiet"]', '"-c", ""]'))
     names = ("CLASSROOM", "ASSIGNMENT", "SUBMISSION_TAG", "COMMIT_URL", "RELEASE_URL")
     done = subprocess.run(
-        [sys.executable, script],
-        cwd=stubs,
-        env=os.environ | dict.fromkeys(names, "x"),
-        capture_output=True,
-        text=True,
+        [sys.executable, script], cwd=stubs, env=os.environ | dict.fromkeys(names, "x"), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-1000:]
     result = json.loads((stubs / "result.json").read_text())
@@ -173,11 +157,7 @@ def test_the_package_in_a_bundle_works_without_the_answers(tmp_path):
     source = "from minicm.course.assignments import ASSIGNMENTS; import minicm; print(minicm.__file__, *ASSIGNMENTS)"
     package = tmp_path / "c50" / "package"
     done = subprocess.run(
-        [sys.executable, "-c", source],
-        env={"PYTHONPATH": str(package)},
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
+        [sys.executable, "-c", source], env={"PYTHONPATH": str(package)}, capture_output=True, text=True, cwd=tmp_path
     )
     assert done.stdout.split() == [str(package / "minicm" / "__init__.py"), *ASSIGNMENTS], done.stderr[-500:]
 
