@@ -279,7 +279,9 @@ def can_learn(loss: Tensor, name: str) -> None:
 def held_fixed(name: str, weight: Tensor) -> None:
     """Raises Wrong where a gradient has reached the weight of a model that only makes a target."""
     if weight.grad is not None and weight.grad.any():
-        raise Wrong(f"a gradient reaches {name}: the target is held fixed (the papers' stopgrad), so it must be detached")
+        raise Wrong(
+            f"a gradient reaches {name}: the target is held fixed (the papers' stopgrad), so it must be detached"
+        )
 
 
 def reaches(error: float, bound: float, what: str) -> None:
