@@ -30,14 +30,7 @@ def multistep(
 
 
 def gamma_step(
-    schedule: Schedule,
-    x: Tensor,
-    x0_hat: Tensor,
-    t: Tensor,
-    s: Tensor,
-    gamma: float,
-    eps: Tensor,
-    t_min: float = 0.002,
+    schedule: Schedule, x: Tensor, x0_hat: Tensor, t: Tensor, s: Tensor, gamma: float, eps: Tensor, t_min: float = 0.002
 ) -> Tensor:
     u = (1 - gamma) * s
     alpha, sigma = schedule.alpha, schedule.sigma

@@ -7,16 +7,18 @@ import unittest
 
 import numpy as np
 import torch
+from planted import consistency as own_consistency
+from planted import ct_loss as own_loss
+from planted import heun_step as own_heun
+from planted import karras_grid as own_grid
+from planted import per_sample
+from variants import mutant, right
+from variants import solution as solution_of
 
 from minicm.course import specs
-from minicm.course.mutants import mutant, right
-from minicm.course.planted import consistency as own_consistency
-from minicm.course.planted import ct_loss as own_loss
-from minicm.course.planted import heun_step as own_heun
-from minicm.course.planted import karras_grid as own_grid
-from minicm.course.planted import per_sample
-from minicm.course.solutions import b2 as solution
 from minicm.schedules import EDM, VP, TrigFlow
+
+solution = solution_of("b2")
 
 DOUBLE = torch.float64
 
@@ -246,10 +248,7 @@ def grid_by_numpy(karras_grid, seed):
     rng = np.random.default_rng(seed)
     for n in (*range(2, 60), int(rng.integers(60, 200))):
         t_min, t_max, rho = rng.uniform(0.001, 0.1), rng.uniform(1, 100), rng.uniform(1.5, 9)
-        for given, (low, high, power) in (
-            ((n,), (0.002, 80.0, 7.0)),
-            ((n, t_min, t_max, rho), (t_min, t_max, rho)),
-        ):
+        for given, (low, high, power) in (((n,), (0.002, 80.0, 7.0)), ((n, t_min, t_max, rho), (t_min, t_max, rho))):
             grid = karras_grid(*given).numpy()
             if grid.dtype != np.float64 or grid.shape != (n,) or [grid[0], grid[-1]] != [low, high]:
                 raise Rejected(f"{given}: {grid.dtype}, {grid.shape}, ends")
@@ -314,8 +313,7 @@ def huber_by_differences(pseudo_huber, seed):
     b[0] *= 0.1
     for c in (0.2, 3.0):
         torch.testing.assert_close(
-            pseudo_huber(a, b, c),
-            torch.tensor([math.hypot(c, *row.flatten().tolist()) - c for row in b], dtype=DOUBLE),
+            pseudo_huber(a, b, c), torch.tensor([math.hypot(c, *row.flatten().tolist()) - c for row in b], dtype=DOUBLE)
         )
         for first in (True, False):
             moving = (a if first else b).clone().requires_grad_()

@@ -6,16 +6,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+from variants import mutant, right
+from variants import solution as solution_of
 
-from minicm.course.mutants import mutant, right
-from minicm.course.solutions import a1
-from minicm.course.solutions import a3 as solution
-from minicm.course.solutions.a3 import per_sample
 from minicm.denoiser import Denoiser
 from minicm.distances import l2 as package_l2
 from minicm.ema import ema_update
 from minicm.objectives.base import Draw
 from minicm.objectives.cd import CD
+
+solution = solution_of("a3")
+per_sample = solution.per_sample
+a1 = solution_of("a1")
 
 
 # ---------------------------------------------------------------------------------------------- mistakes

@@ -9,10 +9,7 @@ from torch import Tensor
 
 from minicm.schedules import EDM, VP, Schedule, TrigFlow
 
-CLOSE = {
-    torch.float64: 1e-9,
-    torch.float32: 1e-4,
-}  # float64: some 1e-13 after cancellation; float32: some 1e-6
+CLOSE = {torch.float64: 1e-9, torch.float32: 1e-4}  # float64: some 1e-13 after cancellation; float32: some 1e-6
 SHAPES = ((5, 2), (4, 2, 4, 4))  # points, and images as wide as the batch is long
 
 

@@ -6,13 +6,20 @@ import math
 
 import numpy as np
 import torch
+from variants import mutant, right
+from variants import solution as solution_of
 
-from minicm.course.mutants import mutant, right
-from minicm.course.solutions import a2 as solution
-from minicm.course.solutions.a2 import eps_hat, euler_step, heun_step, per_sample
 from minicm.solvers import euler_step as package_euler
 from minicm.solvers import heun_step as package_heun
 from minicm.solvers import solve as package_solve
+
+solution = solution_of("a2")
+eps_hat, euler_step, heun_step, per_sample = (
+    solution.eps_hat,
+    solution.euler_step,
+    solution.heun_step,
+    solution.per_sample,
+)
 
 
 # ---------------------------------------------------------------------------------------------- mistakes

@@ -6,11 +6,13 @@ import math
 
 import numpy as np
 import torch
+from variants import mutant, right
+from variants import solution as solution_of
 
-from minicm.course.mutants import mutant, right
-from minicm.course.solutions import a1 as solution
 from minicm.denoiser import Denoiser
 from minicm.times import karras_grid
+
+solution = solution_of("a1")
 
 
 # ---------------------------------------------------------------------------------------------- mistakes

@@ -42,13 +42,7 @@ def ect_earlier(t: Tensor, step: int, d: int, q: float = 2.0, k: float = 8.0, b:
 
 
 def ct_loss(
-    f: Callable,
-    f_target: Callable,
-    x0: Tensor,
-    eps: Tensor,
-    t: Tensor,
-    s: Tensor,
-    distance: Callable,
+    f: Callable, f_target: Callable, x0: Tensor, eps: Tensor, t: Tensor, s: Tensor, distance: Callable
 ) -> Tensor:
     x_t, x_s = pair(x0, eps, t, s)
     with torch.no_grad():

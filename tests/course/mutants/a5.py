@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 
 import torch
+from variants import mutant, right
+from variants import solution as solution_of
 
-from minicm.course.mutants import mutant, right
-from minicm.course.solutions import a5 as solution
-from minicm.course.solutions.a5 import per_sample, renoise
 from minicm.editing import orthogonal as package_orthogonal
 from minicm.editing import slerp as package_slerp
 from minicm.sampling import sample as package_sample
 from minicm.schedules import EDM
+
+solution = solution_of("a5")
+per_sample, renoise = solution.per_sample, solution.renoise
 
 
 # ---------------------------------------------------------------------------------------------- mistakes
@@ -120,10 +122,7 @@ def editor(*, mask=None, start=None, back=None, noise=None, put=True, end=True, 
             return back(x, y, omega) if back else inverse(torch.where(omega, forward(x), known))
 
         x = inverse(known.masked_fill(omega, 0)) if blank else y
-        x = f(
-            start(x, times, draw(y), t_min) if start else x + times[0].item() * draw(y),
-            times[0].expand(len(y)),
-        )
+        x = f(start(x, times, draw(y), t_min) if start else x + times[0].item() * draw(y), times[0].expand(len(y)))
         x = put_back(x) if (put and len(times) > 1) or end else x
         for k, time in enumerate(times[1:], 2):
             s = time.expand(len(y))
@@ -229,14 +228,7 @@ def edit_of_nothing(f, eps, times, draw, t_min=0.002):
     noises = [eps]
     everything = torch.ones(eps.shape[1:], dtype=torch.bool)
     return solution.edit(
-        f,
-        0 * eps,
-        lambda x: x,
-        lambda z: z,
-        everything,
-        times,
-        lambda x: noises.pop() if noises else draw(x),
-        t_min,
+        f, 0 * eps, lambda x: x, lambda z: z, everything, times, lambda x: noises.pop() if noises else draw(x), t_min
     )
 
 

@@ -7,10 +7,9 @@ import math
 import numpy as np
 import torch
 from torch import nn
+from variants import mutant, right
+from variants import solution as solution_of
 
-from minicm.course.mutants import mutant, right
-from minicm.course.solutions import a6 as solution
-from minicm.course.solutions.a6 import guide, per_sample
 from minicm.denoiser import Guided
 from minicm.nets.embeddings import guidance_embedding
 from minicm.nets.lora import LoRA
@@ -18,6 +17,9 @@ from minicm.objectives.base import Draw
 from minicm.objectives.lcd import LCD
 from minicm.solvers import euler_step
 from minicm.times import with_skip
+
+solution = solution_of("a6")
+guide, per_sample = solution.guide, solution.per_sample
 
 
 # ---------------------------------------------------------------------------------------------- mistakes

@@ -28,11 +28,7 @@ def c_out(t: Tensor, sigma_data: float = 0.5, t_min: float = 0.002) -> Tensor:
 
 
 def consistency(
-    net: Callable[[Tensor, Tensor], Tensor],
-    x: Tensor,
-    t: Tensor,
-    sigma_data: float = 0.5,
-    t_min: float = 0.002,
+    net: Callable[[Tensor, Tensor], Tensor], x: Tensor, t: Tensor, sigma_data: float = 0.5, t_min: float = 0.002
 ) -> Tensor:
     F = net(per_sample(1 / (t**2 + sigma_data**2).sqrt(), x) * x, t.log() / 4)
     skip, out = c_skip(t, sigma_data, t_min), c_out(t, sigma_data, t_min)

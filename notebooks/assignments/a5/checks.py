@@ -10,7 +10,10 @@ from torch import Tensor
 
 from minicm.course import specs
 from minicm.course.kit import (
+    EXACT,
+    SHAPES,
     Assignment,
+    Causes,
     Impl,
     Task,
     Wrong,
@@ -26,11 +29,9 @@ from minicm.metrics.modes import mode_covariance_ratio, mode_occupancy, outlier_
 from minicm.schedules import EDM, Schedule, TrigFlow
 from minicm.times import karras_grid
 
-EXACT = 1e-12  # float64 formulas written in another order differ by some 1e-15
 TIMES = (4.0, 1.5, 0.8)
 T_MIN = 0.5  # so large that a t_min that is forgotten shows
 ROOT = "the root is missing: s^2 - t_min^2 is a variance, and noise is multiplied by its standard deviation"
-Causes = dict[str, Tensor]
 
 
 class Watched:
@@ -61,10 +62,44 @@ class Noise:
         return z
 
 
+# ------------------------------------ specifications: slow and obvious, in plain Python, one number at a time
+def spec_fill(s: float, t_min: float) -> float:
+    """CM, arXiv:2303.01469, Algorithm 1: the standard deviation that brings a sample at t_min up to s in the EDM clock."""
+    return math.sqrt(s * s - t_min * t_min)
+
+
+def spec_by_way_of(
+    clock: specs.Clock, x: list[float], x0: list[float], t: float, u: float, scale: float, level: float, z: list[float]
+) -> list[float]:
+    """From t to u with the same x0 and the same eps, then scaled, then noise of a level (a standard deviation)."""
+    alpha, sigma = clock
+    moved = [alpha(u) * a + sigma(u) * e for a, e in zip(x0, specs.eps_hat(clock, x, x0, t))]
+    return [scale * a + level * b for a, b in zip(moved, z)]
+
+
+def spec_gamma_step(
+    clock: specs.Clock, x: list[float], x0: list[float], t: float, s: float, gamma: float, z: list[float], t_min: float
+) -> list[float]:
+    """TCD, arXiv:2402.19159, Algorithm 4, by way of u = (1 - gamma) s; a point below t_min has t_min's noise."""
+    alpha, sigma = clock
+    u = (1 - gamma) * s
+    scale = alpha(s) / alpha(u)
+    level = math.sqrt(max(sigma(s) ** 2 - (scale * max(sigma(u), t_min)) ** 2, 0.0))
+    return spec_by_way_of(clock, x, x0, t, u, scale, level, z)
+
+
+def spec_slerp(a: list[float], b: list[float], fraction: float) -> list[float]:
+    """Shoemake 1985: weights sin((1 - u) w)/sin(w) and sin(u w)/sin(w), w being the angle between a and b."""
+    length_a, length_b = math.hypot(*a), math.hypot(*b)
+    angle = math.acos(sum(p * q for p, q in zip(a, b)) / (length_a * length_b))
+    share_a, share_b = (math.sin(part * angle) / math.sin(angle) for part in (1 - fraction, fraction))
+    return [share_a * p + share_b * q for p, q in zip(a, b)]
+
+
 # ---------------------------------------------------------------------------------------------- re-noise
 def renoise_shape(impl: Impl, seed: int) -> None:
     """renoise keeps shape and dtype, also where the batch is as long as the image is wide"""
-    for shape in ((3, 2), (4, 3, 4, 4)):
+    for shape in SHAPES:
         x, eps, s = torch.zeros(shape), torch.ones(shape), torch.arange(1.0, shape[0] + 1).double()
         call = f"renoise of x {shape} float32, s ({shape[0]},) float64"
         alike_within(is_tensor(impl.renoise(x, s, eps), shape, torch.float32, call), call)
@@ -76,7 +111,7 @@ def renoise_values(impl: Impl, seed: int) -> None:
     x, eps = f64([[1.5, -0.5]] * 3), f64([[0.3, -2.0]] * 3)
     for t_min in (T_MIN, 0.002, 0.0):
         s = f64([t_min, 0.8, 4.0])
-        want = x + f64([specs.fill(v, t_min) for v in s.tolist()])[:, None] * eps
+        want = x + f64([spec_fill(v, t_min) for v in s.tolist()])[:, None] * eps
         args = () if t_min == 0.002 else (t_min,)  # the default
         got = is_tensor(impl.renoise(x, s, eps, *args), (3, 2), None, "renoise")
         causes = fills(x, s[:, None], eps, t_min) | {"no noise is added": x}
@@ -99,7 +134,7 @@ def fills(x: Tensor, s: Tensor | float, z: Tensor, t_min: float) -> Causes:
 # --------------------------------------------------------------------------------------------- multistep
 def multistep_shape(impl: Impl, seed: int) -> None:
     """multistep keeps shape and dtype, and tells f one time a sample, (B,)"""
-    for shape in ((3, 2), (4, 3, 4, 4)):
+    for shape in SHAPES:
         f, eps, call = Watched(), torch.ones(shape), f"multistep of eps {shape}"
         out = impl.multistep(f, eps, f64(TIMES), Noise(seed), T_MIN)
         is_tensor(out, shape, torch.float32, call)
@@ -125,7 +160,7 @@ def multistep_calls(impl: Impl, seed: int) -> None:
             "eps is not scaled by the first time": eps,
             "the scale must be the first time itself, not more": 1.5 * times[0] * eps,
             "this is the last time's noise: which end of times is the first?": times[-1] * eps,
-            "t_min is subtracted here, too, but nothing lies under the noise": specs.fill(times[0], T_MIN) * eps,
+            "t_min is subtracted here, too, but nothing lies under the noise": spec_fill(times[0], T_MIN) * eps,
         }  # fmt: skip
         what = f"the first point that f sees is not times[0] eps for times = {list(times)}"
         same(f.seen[0][0], times[0] * eps, what, rtol=1e-9, atol=EXACT, causes=causes)
@@ -165,7 +200,7 @@ def by_default(name: str, f: Watched, z: Tensor) -> None:
     at_times(f, (4.0, 0.003), name)
     x, start = f.seen[1][0], f.seen[0][2]
     what = f"{name} without a t_min: at s = 0.003 f must see its answer with noise up to there"
-    same(x, start + specs.fill(0.003, 0.002) * z, what, rtol=1e-9, atol=EXACT, causes=fills(start, 0.003, z, 0.002),
+    same(x, start + spec_fill(0.003, 0.002) * z, what, rtol=1e-9, atol=EXACT, causes=fills(start, 0.003, z, 0.002),
          otherwise="t_min is 0.002 where none is given")  # fmt: skip
 
 
@@ -179,10 +214,10 @@ def walked(name: str, f: Watched, before: list[Tensor], z: list[Tensor], more: C
         if len(z) < k:
             raise Wrong(f"{what}: new noise was drawn {len(z)} times so far; each step needs its own, from draw")
         others = more(k, z[k - 1]) | fills(start, s, z[k - 1], T_MIN)
-        others["this is the noise of the step before: draw again"] = start + specs.fill(s, T_MIN) * z[0]
-        others["this is noise up to the time that was left"] = start + specs.fill(TIMES[k - 1], T_MIN) * z[k - 1]
-        others["only new noise is left: f's answer is lost"] = specs.fill(s, T_MIN) * z[k - 1]
-        want = start + specs.fill(s, T_MIN) * z[k - 1]
+        others["this is the noise of the step before: draw again"] = start + spec_fill(s, T_MIN) * z[0]
+        others["this is noise up to the time that was left"] = start + spec_fill(TIMES[k - 1], T_MIN) * z[k - 1]
+        others["only new noise is left: f's answer is lost"] = spec_fill(s, T_MIN) * z[k - 1]
+        want = start + spec_fill(s, T_MIN) * z[k - 1]
         same(x, want, what, rtol=1e-9, atol=EXACT, causes=others, otherwise="which point, and which noise?")
 
 
@@ -209,7 +244,7 @@ X, X0, Z = ([[20.0, -3.0], [1.0, 2.0], [-0.5, 0.1]], [[0.4, -0.7], [0.2, 0.9], [
 
 def gamma_shape(impl: Impl, seed: int) -> None:
     """gamma_step keeps shape and dtype, also where the batch is as long as the image is wide"""
-    for shape in ((3, 2), (4, 3, 4, 4)):
+    for shape in SHAPES:
         x, x0, eps = torch.full(shape, 2.0), torch.zeros(shape), torch.ones(shape)
         s = torch.arange(1.0, shape[0] + 1).double()
         call = f"gamma_step of x {shape} float32, s ({shape[0]},) float64"
@@ -228,7 +263,7 @@ def gamma_ends(impl: Impl, seed: int) -> None:
              f"gamma_step with gamma = 0 in {name} is not the deterministic step", rtol=1e-6, atol=1e-6, causes=others)  # fmt: skip
     _, schedule, clock, t_min, t, s = CLOCKS[0]
     got = impl.gamma_step(schedule, f64(X), f64(X0), f64(t), f64(s), 1.0, f64(Z), t_min)
-    cm = f64(X0) + f64([specs.fill(v, t_min) for v in s])[:, None] * f64(Z)
+    cm = f64(X0) + f64([spec_fill(v, t_min) for v in s])[:, None] * f64(Z)
     same(is_tensor(got, (3, 2), None, "gamma_step with gamma = 1"), cm, f"gamma_step with gamma = 1, t_min = {t_min} in EDM is not CM's step",
          rtol=1e-9, atol=EXACT, causes={**fills(f64(X0), f64(s)[:, None], f64(Z), t_min), **gamma_others(clock, t, s, 1.0, t_min)})  # fmt: skip
 
@@ -239,7 +274,7 @@ def gamma_values(impl: Impl, seed: int) -> None:
         for gamma in (0.3, 0.8):
             got = impl.gamma_step(schedule, f64(X), f64(X0), f64(t), f64(s), gamma, f64(Z), t_min)
             rows = zip(X, X0, t, s, Z)
-            want = [specs.gamma_step(clock, x, a, p, q, gamma, z, t_min) for x, a, p, q, z in rows]
+            want = [spec_gamma_step(clock, x, a, p, q, gamma, z, t_min) for x, a, p, q, z in rows]
             what = f"gamma_step is wrong in {name} for gamma = {gamma}, t = {t}, s = {s}"
             same(is_tensor(got, (3, 2), None, "gamma_step"), want, what, rtol=1e-9, atol=1e-10,
                  causes=gamma_others(clock, t, s, gamma, t_min), otherwise="where is u, and how much noise is there already?")  # fmt: skip
@@ -249,7 +284,7 @@ def gamma_values(impl: Impl, seed: int) -> None:
     same(got, x0, f"{what} is not x0_hat", rtol=EXACT, atol=EXACT)
     got = is_tensor(impl.gamma_step(EDM(), x, x0, time, f64([0.003] * 3), 1.0, z), (3, 2), None, "gamma_step")
     what = "gamma_step without a t_min, gamma = 1, s = 0.003 in EDM, is wrong"
-    same(got, x0 + specs.fill(0.003, 0.002) * z, what, rtol=1e-9, atol=EXACT, causes=fills(x0, 0.003, z, 0.002),
+    same(got, x0 + spec_fill(0.003, 0.002) * z, what, rtol=1e-9, atol=EXACT, causes=fills(x0, 0.003, z, 0.002),
          otherwise="t_min is 0.002 where none is given")  # fmt: skip
 
 
@@ -260,7 +295,7 @@ def gamma_others(clock: specs.Clock, t: list[float], s: list[float], gamma: floa
     for x, a, p, q, z in zip(X, X0, t, s, Z):
 
         def way(u: float, scale: float, level: float, x: list = x, a: list = a, p: float = p, z: list = z) -> list:
-            return specs.by_way_of(clock, x, a, p, u, scale, level, z)
+            return spec_by_way_of(clock, x, a, p, u, scale, level, z)
 
         def missing(u: float, scale: float, q: float = q) -> float:
             return math.sqrt(max(sigma(q) ** 2 - (scale * max(sigma(u), t_min)) ** 2, 0.0))
@@ -270,7 +305,7 @@ def gamma_others(clock: specs.Clock, t: list[float], s: list[float], gamma: floa
         level, plain = missing(u, ratio), missing(u, 1.0)
         lost = "alpha_s/alpha_u is missing from"
         for cause, value in {
-            "gamma is reversed: u = gamma s": specs.gamma_step(clock, x, a, p, q, 1 - gamma, z, t_min),
+            "gamma is reversed: u = gamma s": spec_gamma_step(clock, x, a, p, q, 1 - gamma, z, t_min),
             ROOT.replace("s^2 - t_min^2", "this"): way(u, ratio, level**2),
             "all noise of s is added, though that of u is there already": way(u, ratio, sigma(q)),
             "u is a part of s, not of t": way(
@@ -318,10 +353,7 @@ def orthogonal_values(impl: Impl, seed: int) -> None:
         want = f64(first) / math.hypot(*first)
         if close(Q[0].double(), want, 1e-9, EXACT) and not close(Q[:, 0].double(), want, 1e-9, EXACT):
             raise Wrong(f"{call} has first in its first row, not in its first column")
-        causes = {
-            "it is not normalised": f64(first),
-            "it points the other way: QR may turn a column round": -want,
-        }
+        causes = {"it is not normalised": f64(first), "it points the other way: QR may turn a column round": -want}
         same(Q[:, 0], want, f"the first column of {call} is wrong", rtol=1e-9, atol=EXACT, causes=causes)
         what = f"the columns of {call} are not orthonormal"
         same(
@@ -341,13 +373,7 @@ def mix_values(impl: Impl, seed: int) -> None:
 
 def unmix_values(impl: Impl, seed: int) -> None:
     """unmix undoes mix"""
-    mixes(
-        impl.unmix,
-        "unmix",
-        f64(TURN).T,
-        seed,
-        "it mixes once more; an orthogonal Q is undone by its transpose",
-    )
+    mixes(impl.unmix, "unmix", f64(TURN).T, seed, "it mixes once more; an orthogonal Q is undone by its transpose")
 
 
 def mixes(function: Callable, name: str, Q: Tensor, seed: int, cause: str) -> None:
@@ -372,7 +398,7 @@ def identity(x: Tensor) -> Tensor:
 
 def edit_shape(impl: Impl, seed: int) -> None:
     """edit keeps y's shape and dtype, and evaluates f once a time"""
-    for shape in ((3, 2), (4, 3, 4, 4)):
+    for shape in SHAPES:
         y, mask, f = torch.ones(shape), torch.zeros(shape[1:], dtype=torch.bool), Watched()
         mask[0] = True
         call = f"edit of y {shape}"
@@ -419,7 +445,7 @@ def edit_start(impl: Impl, seed: int) -> None:
         "the noise is not scaled by the first time": start + z,
         "the noise stands in the masked coefficients alone: all of x is noisy at t_1": start
         + run.inverse(TIMES[0] * z * run.mask),
-        "t_min is subtracted, but y is clean": start + specs.fill(TIMES[0], T_MIN) * z,
+        "t_min is subtracted, but y is clean": start + spec_fill(TIMES[0], T_MIN) * z,
     }
     what = f"edit's first evaluation must see the known part of y with noise of times[0] = {TIMES[0]}"
     same(run.f.seen[0][0], start + TIMES[0] * z, what, rtol=1e-9, atol=1e-11, causes=causes)
@@ -431,7 +457,7 @@ def edit_steps(impl: Impl, seed: int) -> None:
     back = [run.put_back(raw) for raw in run.raw]
 
     def more(k: int, z: Tensor) -> Causes:
-        level, raw = specs.fill(TIMES[k], T_MIN), run.raw[k - 1]
+        level, raw = spec_fill(TIMES[k], T_MIN), run.raw[k - 1]
         swapped = run.inverse(torch.where(run.mask, run.forward(run.y), run.forward(raw)))
         return {
             "the known part is not put back after every evaluation": raw + level * z,
@@ -479,7 +505,7 @@ def edit_keeps(impl: Impl, seed: int) -> None:
 # -------------------------------------------------------------------------------------------------- slerp
 def slerp_shape(impl: Impl, seed: int) -> None:
     """slerp keeps shape and dtype"""
-    for shape in ((3, 2), (4, 3, 4, 4)):
+    for shape in SHAPES:
         a, b = torch.randn(2, *shape, generator=torch.Generator().manual_seed(seed))
         is_tensor(impl.slerp(a, b, 0.3), shape, torch.float32, f"slerp of two float32 {shape}")
 
@@ -491,9 +517,9 @@ def slerp_values(impl: Impl, seed: int) -> None:
     pairs = list(zip(a.flatten(1).tolist(), b.flatten(1).tolist()))
     whole = math.acos((a * b).sum().item() / (a.norm() * b.norm()).item())
     for u in (0.3, 0.5, 0.0, 1.0):
-        want = f64([specs.slerp(p, q, u) for p, q in pairs]).reshape(a.shape)
+        want = f64([spec_slerp(p, q, u) for p, q in pairs]).reshape(a.shape)
         causes: dict[str, Tensor | list] = {
-            "the fraction is reversed: 0 is a": f64([specs.slerp(q, p, u) for p, q in pairs]).reshape(a.shape),
+            "the fraction is reversed: 0 is a": f64([spec_slerp(q, p, u) for p, q in pairs]).reshape(a.shape),
             "one angle for the whole batch: each sample has its own": (
                 math.sin((1 - u) * whole) * a + math.sin(u * whole) * b
             ) / math.sin(whole),
@@ -503,10 +529,10 @@ def slerp_values(impl: Impl, seed: int) -> None:
                 math.cos(u * math.pi / 2) * a + math.sin(u * math.pi / 2) * b
             ),
             "a and b are brought to length 1: the arc goes from a itself to b itself": f64(
-                [specs.slerp([v / math.hypot(*p) for v in p], [v / math.hypot(*q) for v in q], u) for p, q in pairs]
+                [spec_slerp([v / math.hypot(*p) for v in p], [v / math.hypot(*q) for v in q], u) for p, q in pairs]
             ).reshape(a.shape),
             "the angle is taken along the last axis, not over the sample": [
-                [specs.slerp(p, q, u) for p, q in zip(*images)] for images in zip(a.tolist(), b.tolist())
+                [spec_slerp(p, q, u) for p, q in zip(*images)] for images in zip(a.tolist(), b.tolist())
             ],
         }  # fmt: skip
         got = is_tensor(impl.slerp(a, b, u), a.shape, None, "slerp")
@@ -525,7 +551,7 @@ def slerp_parallel(impl: Impl, seed: int) -> None:
     a, b = torch.randn(2, 4, 5, generator=generator, dtype=torch.float64)
     b[2] = a[2]
     want = torch.stack(
-        [p if i == 2 else f64(specs.slerp(p.tolist(), q.tolist(), 0.4)) for i, (p, q) in enumerate(zip(a, b))]
+        [p if i == 2 else f64(spec_slerp(p.tolist(), q.tolist(), 0.4)) for i, (p, q) in enumerate(zip(a, b))]
     )
     causes = {
         "the straight mix is taken for all where one pair is parallel": 0.6 * a + 0.4 * b,
@@ -594,7 +620,7 @@ def completes(impl: Impl, seed: int) -> None:
         raise Wrong(f"given x1 = 0.5, x2 has mean {mean:.3f} and standard deviation {std:.3f} after 320 times; the exact conditional is 0.4 and 0.3")  # fmt: skip
 
 
-A5 = Assignment(
+ASSIGNMENT = Assignment(
     name="a5",
     title="Sampling in a few steps, and editing",
     functions=("renoise", "multistep", "gamma_step", "orthogonal", "mix", "unmix", "edit", "slerp"),

@@ -8,21 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from minicm.course.kit import Candidate
 from minicm.schedules import Schedule
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """An implementation that a test is given."""
-
-    function: Callable
-    note: str  # a right one: its style; a wrong one: in which kind of input it shows, and no more
 
 
 def per_sample(t: Tensor, x: Tensor) -> Tensor:

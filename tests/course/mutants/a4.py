@@ -6,15 +6,17 @@ import math
 
 import numpy as np
 import torch
+from variants import mutant, right
+from variants import solution as solution_of
 
-from minicm.course.mutants import mutant, right
-from minicm.course.solutions import a4 as solution
-from minicm.course.solutions.a4 import per_sample
 from minicm.distances import pseudo_huber as package_huber
 from minicm.objectives.base import Draw
 from minicm.objectives.ict import ICT
 from minicm.schedules import EDM
 from minicm.times import LogNormalIndex, ct_decay, ct_points, ect_gap
+
+solution = solution_of("a4")
+per_sample = solution.per_sample
 
 
 # ---------------------------------------------------------------------------------------------- mistakes

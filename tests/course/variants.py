@@ -1,11 +1,33 @@
-"""Known mistakes and odd but right solutions, by which the checks are tested; `minicm course export` leaves them out."""
+"""What the graders are graded by: the assignments of this repository, their solutions, known mistakes, odd but right solutions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import SimpleNamespace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
+
+from minicm.course.load import assignment_in, module_at
+
+ROOT = Path(__file__).resolve().parents[2]
+HANDOUTS = ROOT / "notebooks" / "assignments"
+ASSIGNMENTS = {path.parent.name: assignment_in(path.parent) for path in sorted(HANDOUTS.glob("*/checks.py"))}
+
+
+def checks(name: str) -> ModuleType:
+    """The module that holds the checks of an assignment."""
+    return module_at(HANDOUTS / name / "checks.py")
+
+
+def solution(name: str) -> ModuleType:
+    """The worked solution of an assignment."""
+    return module_at(HANDOUTS / name / "solution.py")
+
+
+def variants(name: str, kind: str) -> tuple[Variant, ...]:
+    """The MUTANTS of an assignment, or its odd but RIGHT solutions."""
+    return getattr(module_at(ROOT / "tests" / "course" / "mutants" / f"{name}.py"), kind)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """Bonus assignment 2: be the grader. The student writes tests; they are tried on right and on wrong implementations.
 
-What a test is given is a function of this process, which the submission calls over the pipe: it does not see the source.
+What a test is given is a function of this process, which the submission calls over the pipe: it does not see the source. A small
+practice set stands below. What is graded on is planted.py and mutation.py: beside this file in an autograder, in tests/course of
+minicm's repository; where neither is at hand the practice set takes their place, and the report says so.
 """
 
 from __future__ import annotations
@@ -10,28 +12,113 @@ import math
 import random
 from collections.abc import Callable, Iterator
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from minicm.course import planted
-from minicm.course.kit import Assignment, Check, Failed, Impl, Raised, Task, Wrong, raised, type_name
-from minicm.course.mutation import Change, changes
-from minicm.course.planted import RIGHT, WRONG, Candidate
-from minicm.schedules import EDM, VP, TrigFlow
+from minicm import distances, solvers
+from minicm.course import specs
+from minicm.course.kit import Assignment, Candidate, Check, Failed, Impl, Raised, Task, Wrong, f64, raised, type_name
+from minicm.course.load import module_at
+from minicm.schedules import EDM, VP, Schedule, TrigFlow, expand
 
 SEEDS = 20  # on which no right implementation may be rejected
 SHARE = 0.8  # of the machine's changes that are to be rejected
 NUMBERS = 4096  # in a tensor that an implementation takes
 TOGETHER = 2**20  # what the tensors of one call may come to where they are broadcast together
 LARGEST = 10_000  # whole number that an implementation takes
-KINDS = {
-    "Tensor": Tensor,
-    "Callable": Callable,
-    "Schedule": (EDM, VP, TrigFlow),
-    "int": int,
-    "float": (int, float),
+KINDS = {"Tensor": Tensor, "Callable": Callable, "Schedule": (EDM, VP, TrigFlow), "int": int, "float": (int, float)}
+
+
+# ---------------------------------------------------------------------------------------- the practice set
+def grid(n: int, t_min: float = 0.002, t_max: float = 80.0, rho: float = 7.0) -> Tensor:
+    """The specification, one time at a time."""
+    return f64(specs.grid(n, t_min, t_max, rho))
+
+
+def grid_in_t(n, t_min=0.002, t_max=80.0, rho=7.0):
+    """Equal steps in t itself."""
+    return torch.linspace(t_min, t_max, n, dtype=torch.float64)
+
+
+def consistency_with(c_out: Callable) -> Callable:
+    """c_skip x + c_out net(c_in x, ln(t)/4) with c_out a function of t - t_min, the root of t^2 + sigma_data^2, and sigma_data."""
+
+    def consistency(net: Callable, x: Tensor, t: Tensor, sigma_data: float = 0.5, t_min: float = 0.002) -> Tensor:
+        gap, v = t - torch.full_like(t, t_min), (t**2 + sigma_data**2).sqrt()
+        F = net(x / expand(v, x), t.log() / 4)
+        return expand(1 / (1 + (gap / sigma_data) ** 2), x) * x + expand(c_out(gap, v, sigma_data), x) * F
+
+    return consistency
+
+
+def heun_step(denoise: Callable, schedule: Schedule, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    """The package's."""
+    return solvers.heun_step(denoise, schedule, x, t, s)
+
+
+def pseudo_huber(a: Tensor, b: Tensor, c: float) -> Tensor:
+    """The package's."""
+    return distances.pseudo_huber(c)(a, b)
+
+
+def ct_loss_with(*, gradient: bool = False, weight: Callable = lambda gap: 1 / gap) -> Callable:
+    """CM, Algorithm 3, the weight a function of t - s, the target held fixed where gradient is False."""
+
+    def ct_loss(
+        f: Callable, f_target: Callable, x0: Tensor, eps: Tensor, t: Tensor, s: Tensor, distance: Callable
+    ) -> Tensor:
+        with torch.set_grad_enabled(gradient):
+            y_target = f_target(x0 + expand(s, x0) * eps, s)
+        return distance(f(x0 + expand(t, x0) * eps, t), y_target) * weight(t - s).to(x0.dtype)
+
+    return ct_loss
+
+
+PRACTICE_RIGHT = {
+    "karras_grid": (Candidate(grid, "one in plain Python"),),
+    "consistency": (Candidate(consistency_with(lambda gap, v, sd: sd * gap / v), "the plain one"),),
+    "heun_step": (Candidate(heun_step, "the package's"),),
+    "pseudo_huber": (Candidate(pseudo_huber, "the package's"),),
+    "ct_loss": (Candidate(ct_loss_with(), "the plain one"),),
 }
+PRACTICE_WRONG = {
+    "karras_grid": (
+        Candidate(grid_in_t, "how are its times spaced?"),
+        Candidate(lambda n, t_min=0.002, t_max=80.0, rho=7.0: grid(n, t_min, t_max), "it is right with rho = 7"),
+    ),
+    "consistency": (
+        Candidate(consistency_with(lambda gap, v, sd: sd * sd * gap / v), "it shows wherever the net's output counts; its samples look fine"),
+        Candidate(consistency_with(lambda gap, v, sd: 0.5 * gap / v), "it is right with the default sigma_data"),
+    ),
+    "heun_step": (
+        Candidate(solvers.euler_step, "it shows in any step that is not tiny"),
+        Candidate(lambda denoise, schedule, x, t, s: heun_step(denoise, EDM(), x, t, s), "it is right in the EDM clock"),
+    ),
+    "pseudo_huber": (
+        Candidate(lambda a, b, c: distances.l2(a, b), "what becomes of c?"),
+        Candidate(lambda a, b, c: pseudo_huber(a, b.detach(), c), "its values are right, and its slope in one of two directions"),
+    ),
+    "ct_loss": (
+        Candidate(ct_loss_with(weight=torch.ones_like), "it is right where t - s is 1"),
+        Candidate(ct_loss_with(gradient=True), "its values are right: what else does training take from a loss?"),
+    ),
+}  # fmt: skip
+
+# ----------------------------------------------------------------------------------------- the graded set
+HERE = Path(__file__).resolve().parent
+PLACES = (HERE, HERE.parent.parent.parent / "tests" / "course")
+GRADED = next(((p / "planted.py", p / "mutation.py") for p in PLACES if (p / "planted.py").is_file()), ())
+planted, mutation = map(module_at, GRADED) if GRADED else (None, None)
+RIGHT = planted.RIGHT if planted else PRACTICE_RIGHT
+WRONG = planted.WRONG if planted else PRACTICE_WRONG
+NOTE = (
+    ""
+    if GRADED
+    else "these are the tries of the practice set: what is graded on has more of each, and a machine's mistakes"
+)
 
 
 # ------------------------------------------------------------------------------- what a test is handed
@@ -181,10 +268,10 @@ EQUIVALENT = {  # changes that compute the same
 }
 
 
-def machine_made(name: str) -> Iterator[Change]:
+def machine_made(name: str) -> Iterator[Any]:
     """Every change of the plain implementation of a function but those that change nothing; its helper stays as it is."""
     source = "from __future__ import annotations\n" + inspect.getsource(RIGHT[name][0].function)
-    for change in changes(source, SWAPS, vars(planted)):
+    for change in mutation.changes(source, SWAPS, vars(planted)):
         if f"{name}: {change}" not in EQUIVALENT:
             yield change
 
@@ -241,16 +328,17 @@ def task(number: int, name: str) -> Task:
     return Task(f"{number} {name}", ((0, accepts(name)), *planted_checks), hints=HINTS[name])
 
 
-B2 = Assignment(
+REAL_THING = Task("6 the real thing", ((3, rejects_changes),), real_thing=True, hints=(
+    "Which line of each function has no assertion that looks at it? Change it yourself, and watch.",
+))  # fmt: skip
+
+ASSIGNMENT = Assignment(
     name="b2",
     title="Be the grader",
     functions=tuple(f"check_{name}" for name in RIGHT),
     forbidden=("minicm.times", "minicm.solvers", "minicm.denoiser", "minicm.distances", "minicm.objectives"),
     withheld=("step", "eps_hat", "velocity"),
-    tasks=(
-        *(task(i, name) for i, name in enumerate(RIGHT, 1)),
-        Task("6 the real thing", ((3, rejects_changes),), real_thing=True, hints=(
-            "Which line of each function has no assertion that looks at it? Change it yourself, and watch.",
-        )),
-    ),
-)  # fmt: skip
+    beside=GRADED,
+    note=NOTE,
+    tasks=(*(task(i, name) for i, name in enumerate(RIGHT, 1)), *([REAL_THING] if GRADED else [])),
+)

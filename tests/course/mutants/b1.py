@@ -7,14 +7,16 @@ import math
 import numpy as np
 import torch
 from torch.autograd import forward_ad
+from variants import mutant, right
+from variants import solution as solution_of
 
-from minicm.course.mutants import mutant, right
-from minicm.course.solutions import b1 as solution
-from minicm.course.solutions.b1 import per_sample
 from minicm.denoiser import Denoiser
 from minicm.objectives.scm import tangent as package_tangent
 from minicm.schedules import TrigFlow
 from minicm.times import LogNormalAngles
+
+solution = solution_of("b1")
+per_sample = solution.per_sample
 
 
 # ---------------------------------------------------------------------------------------------- mistakes
@@ -92,16 +94,7 @@ def norm(g):
 
 
 def loss(
-    *,
-    sign=-1,
-    weigh=None,
-    normal=True,
-    source=None,
-    aim=None,
-    grad=False,
-    detach=False,
-    arguments=None,
-    w_of=None,
+    *, sign=-1, weigh=None, normal=True, source=None, aim=None, grad=False, detach=False, arguments=None, w_of=None
 ):
     """scm_loss with a part of it exchanged."""
 
