@@ -146,15 +146,15 @@ def test_the_whole_run_from_teacher_to_student(data, tmp_path, capsys):
     ]
     out = {name: tmp_path / name for name in ("teacher", "cd")}
     assert cifar10_run.main(["teacher", "--out", str(out["teacher"]), *common]) == 0
-    weights = out["teacher"] / "weights"
+    weights = out["teacher"] / "weights.safetensors"
     assert cifar10_run.main(["cd", "--out", str(out["cd"]), "--teacher", str(weights), *common]) == 0
     for name, extra in (("teacher", set()), ("cd", {"trajectory.png"})):
         files = {p.name for p in out[name].iterdir()}
-        assert files == {"weights", "record.json", "samples.png", "nearest.png"} | extra
+        assert files == {"weights.safetensors", "record.json", "samples.png", "nearest.png"} | extra
         record = json.loads((out[name] / "record.json").read_text())
         assert record["steps"] >= 1 and record["log"] and record["options"]["config"]["steps"] >= record["steps"]
         assert record["machine"]["torch"] == torch.__version__
-        assert load_checkpoint(out[name] / "weights")["exported"]["steps"] == record["steps"]
+        assert load_checkpoint(out[name] / "weights.safetensors")["exported"]["steps"] == record["steps"]
     names = [row["name"] for row in record["rows"]]
     for steps in ("1-step", "2-step", "4-step", "Heun-40"):  # the student and its teacher, by one classifier
         assert f"{steps} class Frechet" in names
@@ -210,6 +210,6 @@ def test_the_whole_run_on_a_gpu(data, tmp_path):
         "--fast",
     ]
     assert cifar10_run.main(["teacher", "--out", str(tmp_path / "teacher"), *common]) == 0
-    given = ["--teacher", str(tmp_path / "teacher" / "weights")]
+    given = ["--teacher", str(tmp_path / "teacher" / "weights.safetensors")]
     for method in ("cd", "ect"):
         assert cifar10_run.main([method, "--out", str(tmp_path / method), *given, *common]) == 0
