@@ -152,7 +152,7 @@ def cifar10_run(job: Job) -> tuple[list[Row], str]:
     done = run(f"cifar10-{job.method}", recipe, options, RunOptions(runs=job.runs, budget=f"{left:.0f}s"))
     seconds = {"a step in the trial": pace, "until trained": time.perf_counter() - started}
     job.out.mkdir(parents=True)
-    export(done.folder, job.out / "weights.safetensors")
+    export(done.folder, out=job.out / "weights.safetensors")
     model = job.model(job.out / "weights.safetensors")  # what is measured and drawn is what was exported
     teacher = None if job.teacher is None else job.model(job.teacher)
     for name, figure in figures(job, model, teacher, reference).items():

@@ -173,6 +173,9 @@ def inverse_gap(t: Tensor, s: Tensor) -> Tensor:
     return 1 / (t - s)
 
 
-def gentle_gap(t: Tensor, s: Tensor) -> Tensor:
-    """The weight (t + 1/2)/(t - s): iCT's 1/(t - s), which starves large t, with the growth of t given back."""
-    return (t + 0.5) / (t - s)
+def gentle_gap(t: Tensor, s: Tensor, sigma_data: float = 0.5) -> Tensor:
+    """The weight (t + sigma_d)/(t - s): iCT's 1/(t - s), which starves large t, with the growth of t given back.
+
+    t, s (B,) -> (B,). With sigma_data, functools.partial(gentle_gap, sigma_data=...) is a weight.
+    """
+    return (t + sigma_data) / (t - s)
