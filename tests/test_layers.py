@@ -30,7 +30,7 @@ ROWS = (
     ("runs",),
     ("recipes",),
     ("evaluate",),
-    ("demo", "racing", "bench_images", "bench", "cifar10_figures", "cifar10_run"),
+    ("demo", "bench", "cifar10_run"),
     ("course", "__main__"),
 )
 PLACE = {room: (row, column) for row, rooms in enumerate(ROWS) for column, room in enumerate(rooms)}

@@ -8,13 +8,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from archive import write_folder
 
 from minicm import cifar10_run
 from minicm.checkpoint import CheckpointError, load_checkpoint, load_model
-from minicm.data.cifar10 import BATCHES, TEST, TRAIN
 from minicm.objectives.ect import ECT
 from minicm.recipes import cifar10
 from minicm.recipes.cifar10 import Size, Source
@@ -34,15 +33,8 @@ def config_of(make) -> TrainConfig:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Six files of ten random pictures."""
-    folder = tmp_path_factory.mktemp("cifar") / BATCHES
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for name in TRAIN + TEST:
-        records = rng.integers(0, 256, (10, 3073), dtype=np.uint8)
-        records[:, 0] = rng.permutation(10)
-        (folder / name).write_bytes(records.tobytes())
-    return folder.parent
+    """Six files of random pictures."""
+    return write_folder(tmp_path_factory.mktemp("cifar"))
 
 
 @pytest.fixture(scope="module")
@@ -146,15 +138,15 @@ def test_the_whole_run_from_teacher_to_student(data, tmp_path, capsys):
     ]
     out = {name: tmp_path / name for name in ("teacher", "cd")}
     assert cifar10_run.main(["teacher", "--out", str(out["teacher"]), *common]) == 0
-    weights = out["teacher"] / "weights"
+    weights = out["teacher"] / "weights.safetensors"
     assert cifar10_run.main(["cd", "--out", str(out["cd"]), "--teacher", str(weights), *common]) == 0
     for name, extra in (("teacher", set()), ("cd", {"trajectory.png"})):
         files = {p.name for p in out[name].iterdir()}
-        assert files == {"weights", "record.json", "samples.png", "nearest.png"} | extra
+        assert files == {"weights.safetensors", "record.json", "samples.png", "nearest.png"} | extra
         record = json.loads((out[name] / "record.json").read_text())
         assert record["steps"] >= 1 and record["log"] and record["options"]["config"]["steps"] >= record["steps"]
         assert record["machine"]["torch"] == torch.__version__
-        assert load_checkpoint(out[name] / "weights")["exported"]["steps"] == record["steps"]
+        assert load_checkpoint(out[name] / "weights.safetensors")["exported"]["steps"] == record["steps"]
     names = [row["name"] for row in record["rows"]]
     for steps in ("1-step", "2-step", "4-step", "Heun-40"):  # the student and its teacher, by one classifier
         assert f"{steps} class Frechet" in names
@@ -210,6 +202,6 @@ def test_the_whole_run_on_a_gpu(data, tmp_path):
         "--fast",
     ]
     assert cifar10_run.main(["teacher", "--out", str(tmp_path / "teacher"), *common]) == 0
-    given = ["--teacher", str(tmp_path / "teacher" / "weights")]
+    given = ["--teacher", str(tmp_path / "teacher" / "weights.safetensors")]
     for method in ("cd", "ect"):
         assert cifar10_run.main([method, "--out", str(tmp_path / method), *given, *common]) == 0
