@@ -35,6 +35,7 @@ from pathlib import Path
 
 import torch
 
+from minicm.checkpoint import load_teacher
 from minicm.data.cifar10 import Cifar10, download
 from minicm.data.labels import LabelDropout
 from minicm.denoiser import Denoiser
