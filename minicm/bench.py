@@ -1,21 +1,29 @@
 """How fast minicm is on this machine: training steps, sampling and the exact flow, beside a matmul and a plain loop.
 
-What is compared takes turns, and work is counted: `racing` says how. Pictures are measured by `bench_images`.
+Machines are noisy, so whatever is compared takes turns: in every round each variant runs once, a ratio is taken within
+a round, and a report gives the median of the rounds and their quartiles. The work of a step is counted, not
+estimated: every matrix product that it really makes, at 2 operations a multiplication and addition, and nothing else.
+A share is of the rate that a matrix product reaches in the same precision; float32 means float32, TF32 is switched off.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, ClassVar
 
 import torch
 
-from docs.studies.plain import plain_cd
-from minicm import bench_images
+from minicm.data.cifar10 import BATCHES, RECORD, TEST, TRAIN, Cifar10
 from minicm.data.mixtures import GaussianMixture
 from minicm.denoiser import Denoiser
 from minicm.nets.mlp import MLP
@@ -28,44 +36,20 @@ from minicm.objectives.ict import ICT
 from minicm.objectives.lcd import LCD
 from minicm.objectives.scm import SCM
 from minicm.objectives.tcd import TCD
-from minicm.racing import Report, cell, count_flops, race, rates, say, spread, warm
+from minicm.recipes.cifar10 import Size
 from minicm.runs.folder import machine, new_folder, peak_memory
 from minicm.sampling import Counted, edm_sample, sample, sampling_times
 from minicm.schedules import EDM, VP, TrigFlow
 from minicm.times import T_MIN, karras_grid
 from minicm.train import TrainConfig, train
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 CLASSES = 8  # of the ring's modes, for the objectives with guidance
+STUDIES = Path(__file__).resolve().parents[1] / "docs" / "studies"  # of a clone: a wheel holds the library alone
 
-
-W_RANGE = (2.0, 14.0)  # LCM's guidance
-
-
-MATMULS = 20  # products in one turn of the yardstick
-
-
-@dataclass(frozen=True)
-class Size:
-    """How much is measured."""
-
-    batch: int = 1024  # samples a training step
-    width: int = 128  # of the network
-    depth: int = 4  # its hidden layers
-    features: int = 64  # its Fourier frequencies, as in the 2-D recipes
-    steps: int = 20  # training steps in one turn
-    rounds: int = 11  # turns of each variant
-    points: int = 10_000  # samples drawn, and points carried by the exact flow
-    draws: int = 3  # turns of each way to draw them
-
-    def net(self, **inputs: Any) -> MLP:
-        """The network of all measurements."""
-        return MLP(2, self.width, self.depth, features=self.features, **inputs)
-
-
-SMOKE = Size(batch=32, width=16, features=8, steps=1, rounds=2, points=100, draws=2)
-
-
-Pair = tuple[Denoiser, Objective]
+Report = dict[str, Any]
+Turn = Callable[[], object]
+Maker = Callable[[], tuple[Denoiser, Objective]]  # of a model and an objective for it, anew at each call
 
 
 def bench(
@@ -91,168 +75,352 @@ def bench(
         raise FileExistsError(f"{out} exists: choose another --out")
     out = out or new_folder(Path("runs"), "bench") / "bench.json"
     out.touch()  # now, not after minutes of work, is the time to learn that it cannot be written
+    if images:
+        scene: Scene = FEW_PICTURES if fast else GPU if torch.cuda.is_available() else CPU
+    else:
+        scene = FEW_POINTS if fast else Points()
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        if images:
-            report = bench_images.measure(fast=fast, compiled=compiled)
-        else:
-            report = measure(SMOKE if fast else Size(), compiled and not fast)
+        report = measure(scene, compiled and not fast)
     finally:
         torch.set_num_threads(before)
     out.write_text(json.dumps(report, indent=1) + "\n")
-    print(f"{(bench_images.render if images else render)(report)}\n\n{out}")
+    print(f"{render(report)}\n\n{out}")
     return 0
 
 
-def measure(size: Size, compiled: bool) -> Report:
+# ------------------------------------------------------------------------------------------ what is measured
+@dataclass(frozen=True)
+class Points:
+    """Every objective in two dimensions: the MLP of the recipes on the ring."""
+
+    device: str = "cpu"
+    batch: int = 1024  # samples of a training step
+    width: int = 128  # of the network
+    depth: int = 4  # its hidden layers
+    features: int = 64  # its Fourier frequencies
+    steps: int = 20  # training steps of one turn
+    rounds: int = 11  # turns of each variant
+    drawn: int = 10_000  # samples drawn at once, and points carried by the exact flow
+    draws: int = 3  # turns of each way to draw them
+    matmul: tuple[int, int, int] = (1024, 128, 400)  # (m, n) by (n, n), as in a hidden layer; products of one turn
+
+    precisions: ClassVar = ("fp32",)
+    shape: ClassVar = (2,)  # of a sample
+    few, heun = (1, 2, 4), (18, 40)  # steps of the ways to draw
+
+    def net(self, **inputs: Any) -> MLP:
+        """The network of all measurements."""
+        return MLP(2, self.width, self.depth, features=self.features, **inputs)
+
+    def model(self, t_min: float) -> Denoiser:
+        """A model with that network."""
+        return Denoiser(self.net(), t_min=t_min)
+
+    def data(self) -> GaussianMixture:
+        """The ring."""
+        return GaussianMixture.ring(classes=CLASSES)
+
+    def makers(self) -> dict[str, Maker]:
+        """Every objective with a model that it can train."""
+        vp, trig = VP.scaled_linear(), TrigFlow()
+        guided: dict[str, Any] = dict(skip=20, w_range=(2.0, 14.0))
+
+        def guide() -> Denoiser:
+            return Denoiser(self.net(classes=CLASSES), vp)
+
+        def student(**inputs: bool) -> Denoiser:
+            return Denoiser(self.net(classes=CLASSES, guidance=True, **inputs), vp)
+
+        return {
+            "DSM": lambda: (self.model(0.0), DSM()),
+            "CD": lambda: (self.model(T_MIN), CD(self.model(0.0), grid=karras_grid(18, T_MIN))),
+            "CT": lambda: (self.model(T_MIN), CT()),
+            "iCT": lambda: (self.model(T_MIN), ICT()),
+            "ECT": lambda: (self.model(T_MIN), ECT()),
+            "LCD": lambda: (student(), LCD(guide(), **guided)),
+            "TCD": lambda: (student(second_time=True), TCD(guide(), **guided)),
+            "sCT": lambda: (Denoiser(self.net(), trig), SCM()),
+            "sCD": lambda: (Denoiser(self.net(), trig), SCM(Denoiser(self.net(), trig))),
+        }
+
+    def plain(self) -> dict[str, Iterator[float]]:
+        """The plain loop of CD, where a clone is at hand."""
+        plain, nets = study("plain"), (self.net(), self.net())
+        return {} if plain is None else {"CD": plain.plain_cd(*nets, self.data(), batch=self.batch, lr=1e-3)}
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A teacher and two students on random bytes in CIFAR-10's format: no archive is needed, and the work is the same."""
+
+    device: str
+    net: Size
+    batch: int  # pictures of a training step
+    steps: int  # training steps of one turn
+    rounds: int  # turns of each variant
+    drawn: int  # pictures drawn at once
+    draws: int  # turns of each way to draw them
+    matmul: tuple[int, int, int]  # (m, n) by (n, n); products of one turn
+
+    precisions: ClassVar = ("fp32", "bf16")
+    shape: ClassVar = (3, 32, 32)
+    few, heun = (1,), (18,)
+
+    def model(self, t_min: float) -> Denoiser:
+        """A model with the network of all measurements."""
+        return Denoiser(self.net.net(Cifar10.classes, 0), t_min=t_min)
+
+    def data(self) -> Cifar10:
+        """A thousand pictures, read from a folder in CIFAR-10's format."""
+        generator = torch.Generator().manual_seed(0)
+        with tempfile.TemporaryDirectory() as folder:
+            batches = Path(folder) / BATCHES
+            batches.mkdir()
+            for name in TRAIN + TEST:
+                records = torch.randint(256, (200, RECORD), generator=generator, dtype=torch.uint8)
+                records[:, 0] %= Cifar10.classes
+                (batches / name).write_bytes(records.numpy().tobytes())
+            return Cifar10(folder, device=self.device)
+
+    def makers(self) -> dict[str, Maker]:
+        """The objectives with a model that each can train."""
+        return {
+            "teacher": lambda: (self.model(0.0), DSM()),
+            "CD": lambda: (self.model(T_MIN), CD(self.model(0.0), grid=karras_grid(18, T_MIN))),
+            "ECT": lambda: (self.model(T_MIN), ECT()),
+        }
+
+    def plain(self) -> dict[str, Iterator[float]]:
+        """The plain loop of a teacher, where a clone is at hand."""
+        plain, net = study("plain") and study("plain_images"), self.model(0.0).net  # the second imports the first
+        how: dict[str, Any] = dict(batch=self.batch, lr=1e-3, device=self.device)
+        return {} if plain is None else {"teacher": plain.plain_dsm(net, self.data(), **how)}
+
+
+Scene = Points | Pictures
+FEW_POINTS = Points(batch=32, width=16, features=8, steps=1, rounds=2, drawn=100, draws=2, matmul=(32, 16, 20))
+FEW_PICTURES = Pictures("cpu", Size(8, (1, 2), 1, ()), 2, steps=1, rounds=2, drawn=2, draws=2, matmul=(32, 32, 1))
+CPU = Pictures("cpu", Size(32, (1, 2, 2), 1, (4,)), 8, steps=1, rounds=5, drawn=8, draws=2, matmul=(1024, 1024, 1))
+GPU = Pictures("cuda", Size(), 256, steps=10, rounds=9, drawn=256, draws=4, matmul=(8192, 8192, 1))
+
+
+def study(name: str) -> ModuleType | None:
+    """A module of docs/studies, loaded by its path; None where there is no clone."""
+    path, full = STUDIES / f"{name}.py", f"docs.studies.{name}"
+    if not path.exists():
+        return None
+    if full not in sys.modules:
+        spec = importlib.util.spec_from_file_location(full, path)
+        assert spec is not None and spec.loader is not None
+        sys.modules[full] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[full])
+    return sys.modules[full]
+
+
+# ---------------------------------------------------------------------------------------- how it is measured
+def measure(scene: Scene, compiled: bool) -> Report:
     """All numbers of the report, as JSON values."""
-    report: Report = {"machine": machine(), "size": asdict(size), "training": {}, "peak_memory_mb": {}}
-    for name, make in makers(size).items():
-        say(name)
-        report["training"][name] = training(make, size, compiled, plain=name == "CD")
-    report["peak_memory_mb"]["training"] = peak_memory()
-    for name, section in {"sampling": sampling, "exact_flow": exact_flow}.items():
-        say(name)
-        report[name] = section(size)
-        report["peak_memory_mb"][name] = peak_memory()
+    report: Report = {"machine": machine(), "scene": asdict(scene)}
+    memory = report["peak_memory_mb"] = {}
+    parts = (training, sampling, exact_flow) if isinstance(scene, Points) else (training, sampling)
+    # the shapes never change: let cuDNN try its convolutions once
+    with torch.backends.cudnn.flags(enabled=True, benchmark=scene.device == "cuda", allow_tf32=False):
+        for part in parts:
+            report[part.__name__] = part(scene, compiled)
+            memory[part.__name__] = peak_memory(scene.device)
     return report
 
 
-def makers(size: Size) -> dict[str, Callable[[], Pair]]:
-    """Every objective with a model that it can train, each made anew at each call."""
-    vp, trig = VP.scaled_linear(), TrigFlow()
-
-    def edm(objective: Objective) -> Pair:
-        return Denoiser(size.net(), t_min=T_MIN), objective
-
-    def student(**inputs: bool) -> Denoiser:
-        return Denoiser(size.net(classes=CLASSES, guidance=True, **inputs), vp)
-
-    def guide() -> Denoiser:
-        return Denoiser(size.net(classes=CLASSES), vp)
-
-    return {
-        "DSM": lambda: (Denoiser(size.net()), DSM()),
-        "CD": lambda: edm(CD(Denoiser(size.net()), grid=karras_grid(18))),
-        "CT": lambda: edm(CT()),
-        "iCT": lambda: edm(ICT()),
-        "ECT": lambda: edm(ECT()),
-        "LCD": lambda: (student(), LCD(guide(), skip=20, w_range=W_RANGE)),
-        "TCD": lambda: (student(second_time=True), TCD(guide(), skip=20, w_range=W_RANGE)),
-        "sCT": lambda: (Denoiser(size.net(), trig), SCM()),
-        "sCD": lambda: (Denoiser(size.net(), trig), SCM(Denoiser(size.net(), trig))),
-    }
-
-
-def training(make: Callable[[], Pair], size: Size, compiled: bool, plain: bool) -> Report:
-    """Steps of one objective, eager and compiled, and where asked the plain loop of CD, in turns with a matmul."""
-    flops, turns = {"matmul": MATMULS * 2 * size.batch * size.width**2}, {"matmul": matmul(size)}
-    turns["eager"], note = stepper(make(), size), None
-    flops["eager"] = flops["compiled"] = count_flops(turns["eager"])
-    if plain:
-        turns["plain"] = plain_stepper(make(), size)
-        flops["plain"] = count_flops(turns["plain"])
+def settings(scene: Scene, compiled: bool) -> dict[str, TrainConfig]:
+    """How a step is run: each precision, eager and compiled; all with channels last."""
+    eager = TrainConfig(steps=10**6, batch=scene.batch, lr=1e-3, device=scene.device, channels_last=True)
+    found = {name: replace(eager, bf16=name == "bf16") for name in scene.precisions}
     if compiled:
-        try:
-            turns["compiled"] = stepper(compile_nets(make()), size)
-        except RuntimeError as error:  # no compiler, or a network that torch cannot compile
-            note = str(error).splitlines()[0]
-    seconds = race(turns, size.rounds, size.steps)
-    torch.compiler.reset()  # the next objective's networks are to find its cache empty
-    return {"not_compiled": note} | rates(seconds, flops)
+        found |= {f"{name} compiled": replace(config, compile=True) for name, config in found.items()}
+    return found
 
 
-def stepper(pair: Pair, size: Size) -> Callable[[], object]:
-    """A function that does the next training step at each call; the first three are done."""
-    f, objective = pair
-    config = TrainConfig(steps=1_000_000, batch=size.batch, lr=1e-3)
-    return warm(partial(next, train(f, objective, ring(), config)))
+def training(scene: Scene, compiled: bool) -> Report:
+    """Steps of every objective, and of the plain loop of one."""
+    plain, report = scene.plain(), {}
+    for name, make in scene.makers().items():
+        print(f"bench: {name}", file=sys.stderr)
+        report[name] = steps_of(make, scene, compiled, plain.get(name))
+        torch.compiler.reset()  # the next objective's networks are to find its cache empty
+    return report
 
 
-def plain_stepper(pair: Pair, size: Size) -> Callable[[], object]:
-    """The same for the plain loop, with the networks of a CD pair."""
-    f, objective = pair
-    assert isinstance(objective, CD) and isinstance(objective.grid, torch.Tensor)
-    nets = f.net, objective.teacher.net  # type: ignore[attr-defined]
-    return warm(partial(next, plain_cd(*nets, ring(), batch=size.batch, lr=1e-3, points=len(objective.grid))))
+def steps_of(make: Maker, scene: Scene, compiled: bool, plain: Iterator[float] | None = None) -> Report:
+    """The work of a step of one objective, and its rates in every setting, in turns with the yardsticks."""
+    turns = {f"matmul {precision}": matmul(scene, precision) for precision in scene.precisions}
+    for name, config in settings(scene, compiled).items():
+        turns[name] = stepper(train(*make(), scene.data(), config), scene)
+    if plain is not None:
+        turns["plain"] = stepper(plain, scene)
+    refused = warm(turns, 3)
+    work = count_flops(turns["fp32"]) / scene.steps
+    seconds = race(turns, scene.rounds)
+    report = {name: rates(name, seconds, work, scene) for name in turns if not name.startswith("matmul")}
+    return report | {"gflop": work / 1e9, "peak_memory_mb": peak_memory(scene.device), "not_measured": refused}
 
 
-def compile_nets(pair: Pair) -> Pair:
-    """The same pair; its networks, that of the teacher included, will be compiled when they are called."""
-    for model in (pair[0], getattr(pair[1], "teacher", None)):
-        if model is not None:
-            model.net.compile()
-    return pair
+def rates(name: str, seconds: dict[str, list[float]], work: float, scene: Scene) -> Report:
+    """Steps, samples and TFLOP a second, the share of the matmul's rate, the ratio to the plain loop, round by round."""
+    m, n, products = scene.matmul
+    times = [t / scene.steps for t in seconds[name]]
+    matmul_rate = [2 * m * n * n * products / t for t in seconds[f"matmul {'bf16' if 'bf16' in name else 'fp32'}"]]
+    found = {
+        "steps_per_second": spread(1 / t for t in times),
+        "samples_per_second": spread(scene.batch / t for t in times),
+        "tflops": spread(work / t / 1e12 for t in times),
+        "share_of_matmul": spread(work / t / rate for t, rate in zip(times, matmul_rate)),
+    }
+    if "plain" in seconds and name != "plain":
+        found["over_plain"] = spread(p / scene.steps / t for p, t in zip(seconds["plain"], times))
+    return found
 
 
-def matmul(size: Size) -> Callable[[], object]:
-    """The yardstick: products (batch, width) by (width, width) in float32, as in a hidden layer."""
-    a, b = torch.randn(size.batch, size.width), torch.randn(size.width, size.width)
-
-    def products() -> None:
-        for _ in range(MATMULS):
-            a @ b
-
-    return warm(products)
-
-
-def sampling(size: Size) -> Report:
-    """Seconds to draw points in 1, 2 and 4 steps of f, and by Heun's of a denoiser with the same network."""
-    net, generator = size.net(), torch.Generator().manual_seed(0)
-    f, denoise = Counted(Denoiser(net, t_min=T_MIN)), Counted(Denoiser(net))
-    x_T = EDM().prior((size.points, 2), generator)
-    turns: dict[str, Callable[[], object]] = {}
-    for n in (1, 2, 4):
-        turns[f"{n} step{'s' * (n > 1)}"] = partial(sample, f, x_T, sampling_times(EDM(), n), generator=generator)
-    for n in (18, 40):  # EDM's times: the Karras grid and a last step to 0
-        turns[f"Heun {n}"] = partial(edm_sample, denoise, x_T, [*karras_grid(n).flip(0).tolist(), 0.0])
-    evaluations = {}
-    for name, draw in turns.items():  # which warms them up, too
-        before = f.evaluations + denoise.evaluations
-        draw()
-        evaluations[name] = f.evaluations + denoise.evaluations - before
-    seconds = race(turns, size.draws)
-    return {name: {"evaluations": evaluations[name], "seconds": spread(seconds[name])} for name in turns}
+def sampling(scene: Scene, compiled: bool) -> Report:
+    """Seconds to draw samples in a few steps of f, and by Heun's of a denoiser with the same network."""
+    x_T = EDM().prior((scene.drawn, *scene.shape), torch.Generator().manual_seed(0)).to(scene.device)
+    turns: dict[str, Turn] = {}
+    models: dict[str, Counted] = {}
+    for setting, config in settings(scene, compiled).items():
+        f, denoise = (ready(scene.model(t_min), config) for t_min in (T_MIN, 0.0))
+        for n in scene.few:
+            name = f"{n} step{'s' * (n > 1)}, {setting}"
+            models[name] = Counted(f)
+            turns[name] = turn(partial(sample, models[name], x_T, sampling_times(EDM(), n)), 1, scene.device)
+        for n in scene.heun:  # EDM's times: the Karras grid and a last step to 0
+            name = f"Heun {n}, {setting}"
+            models[name] = Counted(denoise)
+            times = [*karras_grid(n).flip(0).tolist(), 0.0]
+            turns[name] = turn(partial(edm_sample, models[name], x_T, times), 1, scene.device)
+    refused = warm(turns, 1)
+    seconds = race(turns, scene.draws)
+    calls = {name: models[name].evaluations // (1 + scene.draws) for name in turns}
+    rows: Report = {name: {"evaluations": calls[name], "seconds": spread(seconds[name])} for name in turns}
+    return rows | {name: {"not_measured": why} for name, why in refused.items()}
 
 
-def exact_flow(size: Size) -> Report:
+def ready(model: Denoiser, config: TrainConfig) -> Denoiser:
+    """A model to sample in the precision and layout that a training would give it."""
+    model = model.to(config.device).eval().requires_grad_(False)
+    model.autocast = torch.bfloat16 if config.bf16 else None
+    model.net.to(memory_format=torch.channels_last)
+    if config.compile:
+        model.net.compile()
+    return model
+
+
+def exact_flow(scene: Scene, compiled: bool) -> Report:
     """Seconds to carry points along the ring's exact flow from t = 80 to t_min, to 1e-8."""
-    x_T = EDM().prior((size.points, 2), torch.Generator().manual_seed(0))
-    flow = partial(ring().consistency, x_T, 80.0, T_MIN)
-    return {"seconds": spread(race({"flow": flow}, size.draws)["flow"])}
+    x_T = EDM().prior((scene.drawn, 2), torch.Generator().manual_seed(0))
+    flow = partial(GaussianMixture.ring().consistency, x_T, 80.0, T_MIN)
+    return {"seconds": spread(race({"flow": flow}, scene.draws)["flow"])}
 
 
-def ring() -> GaussianMixture:
-    """The data of all measurements."""
-    return GaussianMixture.ring(classes=CLASSES)
+def matmul(scene: Scene, precision: str) -> Turn:
+    """The yardstick: products of two matrices of random numbers."""
+    m, n, products = scene.matmul
+    a, b = (torch.randn(rows, n, device=scene.device).to(DTYPES[precision]) for rows in (m, n))
+    return turn(lambda: a @ b, products, scene.device)
+
+
+def stepper(steps: Iterator[object], scene: Scene) -> Turn:
+    """A function that does the next training steps of a turn."""
+    return turn(partial(next, steps), scene.steps, scene.device)
+
+
+def turn(call: Turn, calls: int, device: str) -> Turn:
+    """A function that makes some calls, and waits for a GPU at their end."""
+
+    def until_done() -> None:
+        for _ in range(calls):
+            call()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return until_done
+
+
+def warm(turns: dict[str, Turn], calls: int) -> dict[str, str]:
+    """Warm the functions up by some calls; what cannot run is taken out of them, and returned with the reason."""
+    refused = {}
+    for name, call in list(turns.items()):
+        try:
+            for _ in range(calls):
+                call()
+        except RuntimeError as error:  # no compiler, or a network that torch cannot compile
+            refused[name] = str(error).splitlines()[0]
+            del turns[name]
+    return refused
+
+
+def race(turns: dict[str, Turn], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each function, one number a round; in every round each has its turn."""
+    seconds: dict[str, list[float]] = {name: [] for name in turns}
+    for _ in range(rounds):
+        for name, call in turns.items():
+            started = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def count_flops(call: Turn) -> int:
+    """Operations in the matrix products of one call, backward pass included; two a multiplication and addition."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops()
+
+
+def spread(values: Iterable[float]) -> dict[str, float]:
+    """Median and quartiles of at least two numbers."""
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    return {"median": median, "low": low, "high": high}
+
+
+# ------------------------------------------------------------------------------------------------ the report
+COLUMNS = ("steps_per_second", "samples_per_second", "tflops", "share_of_matmul", "over_plain")
 
 
 def render(report: Report) -> str:
     """The report as Markdown tables; a number stands before its quartiles."""
-    size, about = report["size"], report["machine"]
+    about, scene = report["machine"], report["scene"]
     lines = [
-        f"{about['processor']}, {about['threads']} of {about['cores']} threads, torch {about['torch']}, "
+        f"{about['gpu'] or about['processor']}, {about['threads']} of {about['cores']} threads, torch {about['torch']}, "
         f"Python {about['python']}, commit {about['commit'] or 'unknown'}",
-        f"Batch {size['batch']}, width {size['width']}, {size['depth']} hidden layers; "
-        f"median (quartiles) of {size['rounds']} rounds",
+        ", ".join(f"{name} {value}" for name, value in scene.items()) + "; median (quartiles) of the rounds",
         "",
-        "| objective | GFLOP a step | | steps a second | GFLOP/s | share of matmul | over plain loop |",
-        "|---|---:|---|---:|---:|---:|---:|",
+        "| objective | GFLOP a step | | steps/s | samples/s | TFLOP/s | share of matmul | over plain loop | MB |",
+        "|---|---:|---|---:|---:|---:|---:|---:|---:|",
     ]
-    for name, row in report["training"].items():
-        lines += [_line(name, row, variant) for variant in ("eager", "compiled", "plain") if variant in row]
-        if row["not_compiled"]:
-            lines.append(f"| {name} | | not compiled: {row['not_compiled']} | | | | |")
-    lines += ["", "| points | evaluations | seconds |", "|---|---:|---:|"]
+    for name, part in report["training"].items():
+        for setting in (key for key, row in part.items() if isinstance(row, dict) and "tflops" in row):
+            cells = " | ".join(cell(part[setting].get(column)) for column in COLUMNS)
+            lines.append(
+                f"| {name} | {part['gflop']:.3g} | {setting} | {cells} | {megabytes(part['peak_memory_mb'])} |"
+            )
+        lines += [f"| {name} | | {it}: not measured, {why} | | | | | | |" for it, why in part["not_measured"].items()]
+    lines += ["", f"| {scene['drawn']} samples in | evaluations | seconds |", "|---|---:|---:|"]
     for name, row in report["sampling"].items():
-        lines.append(f"| {size['points']} in {name} | {row['evaluations']} | {cell(row['seconds'])} |")
-    lines.append(f"| {size['points']} by the exact flow | | {cell(report['exact_flow']['seconds'])} |")
-    memory = ", ".join(f"{name} {mb or float('nan'):.0f}" for name, mb in report["peak_memory_mb"].items())
+        lines.append(f"| {name} | {row.get('evaluations', '')} | {row.get('not_measured') or cell(row['seconds'])} |")
+    if "exact_flow" in report:
+        lines.append(f"| the exact flow | | {cell(report['exact_flow']['seconds'])} |")
+    memory = ", ".join(f"{name} {megabytes(mb)}" for name, mb in report["peak_memory_mb"].items())
     return "\n".join([*lines, "", f"Most memory held up to the end of each part, MB: {memory}"])
 
 
-def _line(name: str, row: Report, variant: str) -> str:
-    parts = ("steps_per_second", "gflops", "share_of_matmul", "over_plain")
-    cells = " | ".join(cell(row[variant].get(part)) for part in parts)
-    return f"| {name} | {row['gflop']:.3g} | {variant} | {cells} |"
+def cell(number: dict[str, float] | None) -> str:
+    """A number before its quartiles, three digits each."""
+    return "" if number is None else "{median:.3g} ({low:.3g} .. {high:.3g})".format(**number)
+
+
+def megabytes(number: float | None) -> str:
+    """A whole number; a system may not tell it."""
+    return "unknown" if number is None else f"{number:.0f}"

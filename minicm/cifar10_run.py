@@ -8,8 +8,8 @@ It needs no `minicm` command and none of its libraries. The steps are chosen to 
 are here, so that the learning rate and the curricula reach their ends, K, just before the budget does. --fast goes the
 whole way on a processor in a minute, with a network and numbers that mean nothing.
 
-OUT holds weights.safetensors (the average in bf16), record.json (all numbers, the settings, the log) and
-figures; the resumable checkpoint stays in the run's own folder under --runs.
+OUT holds weights.safetensors (the average in bf16), record.json (all numbers, the settings, the log) and figures; the
+resumable checkpoint stays in the run's own folder under --runs.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 
 from minicm.checkpoint import export, load_model
-from minicm.cifar10_figures import draw_student, draw_teacher
+from minicm.data.cifar10 import CLASSES
 from minicm.denoiser import Denoiser
 from minicm.evaluate.pictures import (
     against_its_teacher,
     cifar10_reference,
     evaluate_pictures,
     evaluate_teacher_pictures,
+    few_steps,
+    many_steps,
     noise,
 )
 from minicm.evaluate.rows import Row, table
+from minicm.metrics.consistency import time_grid
 from minicm.metrics.images import Reference
+from minicm.plots.images import along_a_trajectory, nearest_training, picture_rows
 from minicm.recipes.cifar10 import Size, Source, cifar10_cd, cifar10_ct, cifar10_ect, cifar10_teacher
 from minicm.runs.folder import machine, peak_memory, seconds_of
 from minicm.runs.run import Finished, Recipe, RunOptions, plain, run
+from minicm.sampling import LEVELS
 from minicm.train import Diverged, TrainConfig, device_named, train
-
-SMALL = Size()
-
-
-SHARE = 0.93  # of the time that is left, planned for steps: a machine may become slower
-
 
 METHODS: dict[str, Callable[..., Recipe]] = {
     "teacher": cifar10_teacher,
@@ -55,13 +55,16 @@ METHODS: dict[str, Callable[..., Recipe]] = {
     "ct": cifar10_ct,
     "ect": cifar10_ect,
 }
+SHARE = 0.93  # of the time that is left, planned for steps: a machine may become slower
+SEED = 7  # of the noise that is drawn for figures
+ROWS = 6  # of a teacher's sheet
 
 
 @dataclass(frozen=True)
 class Scale:
     """How much is done besides training."""
 
-    size: Size = SMALL
+    size: Size = field(default_factory=Size)
     batch: int | None = None  # None: the recipe's
     samples: int = 4000  # pictures that are measured
     pairs: int = 500  # of student and teacher from the same noise
@@ -94,9 +97,8 @@ class Job:
         if self.out.exists():
             raise FileExistsError(f"{self.out} exists: choose another --out")
         if (self.method in ("cd", "ect")) != (self.teacher is not None):
-            raise ValueError(
-                f"{self.method} starts from {'a' if self.teacher is None else 'no'} teacher: see --teacher"
-            )
+            article = "a" if self.teacher is None else "no"
+            raise ValueError(f"{self.method} starts from {article} teacher: see --teacher")
 
     @property
     def scale(self) -> Scale:
@@ -107,6 +109,12 @@ class Job:
     def gpu(self) -> bool:
         """Whether it runs on a GPU."""
         return torch.device(self.device).type == "cuda"
+
+    def model(self, path: Path) -> Denoiser:
+        """A model on the job's device, in bfloat16 on a GPU, as it was trained."""
+        model = load_model(path)
+        model.autocast = torch.bfloat16 if self.gpu else None
+        return model.to(self.device)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -125,12 +133,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--fast", action="store_true", help="a smoke test; its numbers mean nothing")
     try:
         rows, said = cifar10_run(Job(**vars(parser.parse_args(argv))))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, Diverged) as error:
         print(f"cifar10_run: {error}", file=sys.stderr)
-        return 2
-    except Diverged as error:
-        print(f"cifar10_run: {error}", file=sys.stderr)
-        return 1
+        return 1 if isinstance(error, Diverged) else 2
     print(f"{table(rows)}\n\n{said}")
     return 0
 
@@ -146,28 +151,17 @@ def cifar10_run(job: Job) -> tuple[list[Row], str]:
     recipe, options = with_steps(max(int(SHARE * left / pace), 1))
     done = run(f"cifar10-{job.method}", recipe, options, RunOptions(runs=job.runs, budget=f"{left:.0f}s"))
     seconds = {"a step in the trial": pace, "until trained": time.perf_counter() - started}
-    weights = export(done.folder, out=job.out / "weights.safetensors")
-    rows = measure_and_draw(job, load_model(weights), reference)
+    job.out.mkdir(parents=True)
+    export(done.folder, out=job.out / "weights.safetensors")
+    model = job.model(job.out / "weights.safetensors")  # what is measured and drawn is what was exported
+    teacher = None if job.teacher is None else job.model(job.teacher)
+    for name, figure in figures(job, model, teacher, reference).items():
+        figure.savefig(job.out / f"{name}.png")
+    rows = measured(job, model, teacher, reference)
     seconds["in all"] = time.perf_counter() - started
     record = record_of(job, options, recipe, done, rows) | {"seconds": seconds}
     (job.out / "record.json").write_text(json.dumps(record, indent=1) + "\n")
     return rows, f"{job.out}: {done.k} of {recipe.config.steps} steps, {seconds['in all']:.0f} s in all"
-
-
-def measure_and_draw(job: Job, model: Denoiser, reference: Reference) -> list[Row]:
-    """Measure and draw what was exported; a student beside its teacher, with the same noise and the same classifier."""
-    scale, model = job.scale, on(job, model)
-    x_T, label = noise(model.schedule, scale.samples, 0, job.device)
-    if job.method == "teacher":
-        draw_teacher(job.out, model, reference, job.about)
-        return evaluate_teacher_pictures(model, reference, x_T, label)
-    teacher = None if job.teacher is None else on(job, load_model(job.teacher))
-    draw_student(job.out, model, teacher, reference, job.about)
-    rows = evaluate_pictures(model, reference, x_T, label)
-    if teacher is not None:
-        rows += evaluate_teacher_pictures(teacher, reference, x_T, label)
-        rows += against_its_teacher(model, teacher, x_T[: scale.pairs], label[: scale.pairs])
-    return rows
 
 
 def fitted(job: Job) -> Callable[[int], tuple[Recipe, dict[str, Any]]]:
@@ -190,20 +184,46 @@ def fitted(job: Job) -> Callable[[int], tuple[Recipe, dict[str, Any]]]:
 def seconds_a_step(recipe: Recipe, n: int) -> float:
     """How long one of the n steps after the first three takes; they compile and warm up, and all is thrown away."""
     steps = train(*recipe)
-    for _ in range(3):
+    for k in range(3 + n):
         step = next(steps)
-    step.loss.item()  # waits for a GPU
-    begun = time.perf_counter()
-    for _ in range(n):
-        step = next(steps)
+        if k == 2:
+            step.loss.item()  # waits for a GPU
+            begun = time.perf_counter()
     step.loss.item()
     return (time.perf_counter() - begun) / n
 
 
-def on(job: Job, model: Denoiser) -> Denoiser:
-    """The model on the job's device, in bfloat16 on a GPU, as it was trained."""
-    model.autocast = torch.bfloat16 if job.gpu else None
-    return model.to(job.device)
+def measured(job: Job, model: Denoiser, teacher: Denoiser | None, reference: Reference) -> list[Row]:
+    """What a model's pictures score; a student's beside its teacher's, from the same noise, by the same classifier."""
+    x_T, label = noise(model.schedule, job.scale.samples, 0, job.device)
+    if job.method == "teacher":
+        return evaluate_teacher_pictures(model, reference, x_T, label)
+    rows = evaluate_pictures(model, reference, x_T, label)
+    if teacher is not None:
+        pairs = job.scale.pairs
+        rows += evaluate_teacher_pictures(teacher, reference, x_T, label)
+        rows += against_its_teacher(model, teacher, x_T[:pairs], label[:pairs])
+    return rows
+
+
+def figures(job: Job, model: Denoiser, teacher: Denoiser | None, reference: Reference) -> dict[str, Figure]:
+    """Samples, a column for each class; the training pictures nearest to some; a trajectory where there is a teacher."""
+    rows = ROWS if job.method == "teacher" else 1
+    x_T, label = noise(model.schedule, rows * len(CLASSES), SEED, job.device)  # the classes in turn
+    found = {}
+    if job.method == "teacher":
+        title, parts = "a diffusion teacher, 40 Heun steps", many_steps(model, x_T, label).split(len(CLASSES))
+        samples = {f"noise {i + 1}": x for i, x in enumerate(parts)}
+    else:
+        title = "from one noise a column"
+        samples = {f"{n} step" + "s" * (n > 1): few_steps(model, x_T, label, n) for n in LEVELS}
+    first = next(iter(samples.values())).clamp(-1, 1)
+    if teacher is not None:
+        samples["teacher,\n40 Heun steps"] = many_steps(teacher, x_T, label)
+        times = time_grid(teacher.schedule, 40).flip(0)
+        found["trajectory"] = along_a_trajectory(model, teacher, x_T[:1], times, label=label[:1])
+    found["samples"] = picture_rows(samples, f"{job.about}: {title}", CLASSES)
+    return found | {"nearest": nearest_training(first, reference.train)}
 
 
 def record_of(job: Job, options: dict[str, Any], recipe: Recipe, done: Finished, rows: list[Row]) -> dict[str, Any]:

@@ -35,7 +35,8 @@ def grade(assignment: Assignment, path: Path, seed: int = 0, limits: Limits = Li
     with Submission(assignment, path, limits) as submission:
         results = tuple(run(assignment, submission.impl, seed))
         printed = submission.printed
-    return Report(assignment, results, tuple(submission.notices), printed, time.monotonic() - start)
+    notices = (*filter(None, [assignment.note]), *submission.notices)
+    return Report(assignment, results, notices, printed, time.monotonic() - start)
 
 
 def grade_all(assignment: Assignment, folder: Path, seed: int = 0) -> Iterator[tuple[str, Report | str]]:

@@ -139,10 +139,7 @@ class Peer:
         """Do what the other side asks for, and answer."""
         if head.get("do") == "grad":
             return self._serve_gradient(head, body)
-        sent, self._sent = (
-            self._sent,
-            [self._sent[-1]],
-        )  # callbacks' results count as sent in the call under way
+        sent, self._sent = (self._sent, [self._sent[-1]])  # callbacks' results count as sent in the call under way
         self._leaves.append({})
         parcel = Parcel(self)
         try:

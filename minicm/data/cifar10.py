@@ -32,6 +32,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from minicm.data.points import drawn
+
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
 ARCHIVE = "cifar-10-binary.tar.gz"
@@ -76,19 +78,10 @@ class Cifar10:
         return len(self.labels)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Draw n pictures with replacement: x0 (n, 3, 32, 32) in torch's default dtype, label (n,).
-
-        Both are on the generator's device (without one, on the pictures'); if the pictures are there
-        too, nothing waits for the device. Raises ValueError for n < 1.
-        """
-        if n < 1:
-            raise ValueError(f"n = {n}: ask for at least one picture")
-        home = self.images.device
-        device = home if generator is None else generator.device
-        index = torch.randint(len(self), (n,), generator=generator, device=device).to(home)
-        pictures, label = self.images[index].to(device), self.labels[index].to(device)
+        """Draw n pictures with replacement: x0 (n, 3, 32, 32) in torch's default dtype, label (n,), where `drawn` has them."""
+        pictures, label = drawn(n, generator, self.images, self.labels)
         if self.flip:
-            mirrored = torch.rand(n, 1, 1, 1, generator=generator, device=device) < 0.5
+            mirrored = torch.rand(n, 1, 1, 1, generator=generator, device=pictures.device) < 0.5
             pictures = torch.where(mirrored, pictures.flip(-1), pictures)
         return pictures.to(torch.get_default_dtype()).div_(127.5).sub_(1), label
 

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from minicm.data.points import drawn
+
 
 class Digits:
     """The digits as pictures in [-1, 1], -1 paper and 1 ink, with labels 0..9.
@@ -53,18 +55,9 @@ class Digits:
         return len(self.labels)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Draw n pictures with replacement: x0 (n, 1, 8, 8) and label (n,).
-
-        Both are on the generator's device (without one, on the pictures'); if the pictures are there
-        too, nothing waits for the device. Raises ValueError for n < 1.
-        """
-        if n < 1:
-            raise ValueError(f"n = {n}: ask for at least one picture")
-        home = self.images.device
-        device = home if generator is None else generator.device
-        index = torch.randint(len(self), (n,), generator=generator, device=device).to(home)
-        x0, label = self.images[index].to(device), self.labels[index].to(device)
+        """Draw n pictures with replacement: x0 (n, 1, 8, 8) and label (n,), where `drawn` has them."""
+        x0, label = drawn(n, generator, self.images, self.labels)
         if self.dequantise:
-            u = torch.rand(x0.shape, generator=generator, device=device, dtype=x0.dtype)
+            u = torch.rand(x0.shape, generator=generator, device=x0.device, dtype=x0.dtype)
             x0 = (x0 + (u - 0.5) / 8.5).clamp(-1, 1)  # clamp: rounding may step over by 1e-7
         return x0, label

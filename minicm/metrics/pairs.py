@@ -1,4 +1,4 @@
-"""Recipes of trajectory consistency distillation in two dimensions, and its error between all pairs of times.
+"""From any time to any earlier one: the exact trajectory of a mixture, and a model's error between all pairs of times.
 
 TCD learns the way from any t to any earlier u. The flow of a mixture is exact between any two times, so the whole
 triangle of pairs is measured, which no set of samples can show.
@@ -13,17 +13,17 @@ import torch
 from torch import Tensor
 
 from minicm.data.mixtures import GaussianMixture
-from minicm.metrics import paired_error, rms, time_grid
+from minicm.denoiser import given
+from minicm.metrics.consistency import noise_level, paired_error, rms, time_grid
 from minicm.objectives.tcd import trajectory_point
 from minicm.schedules import Denoise, Schedule, expand
 
 
-# ------------------------------------------------------------------------------------------ evaluation
 @dataclass(frozen=True)
 class ExactTrajectory:
     """The exact f of TCD, called like a `Denoiser`: x0_hat is where the line from (x, t) through the flow's point at u ends.
 
-    TCD, arXiv:2402.19159, section 4. (x, t, u, label=None, w=None) -> x0_hat (B, d); at u = t, where every line
+    TCD, arXiv:2402.19159, section 4. (x, t, u=..., label=..., w=...) -> x0_hat (B, d); at u = t, where every line
     goes through, the denoiser.
     """
 
@@ -32,20 +32,14 @@ class ExactTrajectory:
     t_min: float
     second_time = True
 
-    def __call__(
-        self,
-        x: Tensor,
-        t: Tensor,
-        label: Tensor | None = None,
-        w: Tensor | None = None,
-        u: Tensor | None = None,
-    ) -> Tensor:
-        u = torch.full_like(t, self.t_min) if u is None else u
-        x_u = self.mixture.flow(x.double(), t, u, self.schedule, label, w)
+    def __call__(self, x: Tensor, t: Tensor, **cond: Tensor | None) -> Tensor:
+        told = given(cond)
+        u = told.pop("u", torch.full_like(t, self.t_min))
+        x_u = self.mixture.flow(x.double(), t, u, self.schedule, **told)
         alpha_t, alpha_u = (expand(self.schedule.alpha(time), x.double()) for time in (t, u))
         kept = expand(self.schedule.sigma(u) / self.schedule.sigma(t), x.double())
         line = (x_u - kept * x) / (alpha_u - kept * alpha_t)
-        tangent = self.mixture.denoiser(self.schedule)(x.double(), t, label, w)
+        tangent = self.mixture.denoiser(self.schedule)(x.double(), t, **told)
         return torch.where((u == t)[:, None], tangent, line).to(x.dtype)
 
 
@@ -98,8 +92,7 @@ def pairs_error(
         error[i, j] = rms(paired_error(point, exact[j]))
         spread[i, j] = rms(paired_error(exact[j], torch.zeros_like(exact[j])))
         moved[i, j] = rms(paired_error(exact[i], exact[j]))
-    levels = tuple((schedule.sigma(times) / schedule.alpha(times)).tolist())
-    return PairsError(levels, error, spread, moved)
+    return PairsError(tuple(noise_level(schedule, times).tolist()), error, spread, moved)
 
 
 def _over_pairs(ratio: Tensor) -> float:

@@ -1,16 +1,21 @@
-"""Recipes on 8x8 digits, in pixels: a diffusion teacher and the students that learn from it or from the data alone.
+"""Recipes on 8x8 digits: in pixels a diffusion teacher, CD, ECT, iCT and sCD; in a latent space a teacher, LCD, TCD and LCM-LoRA.
 
 Each is a plain function: `model, objective, data, config = digits_cd(teacher=Path("runs/digits-teacher-001"))`. All models
-know the ten classes and, since a fifth of the labels is dropped, the digits at large (label None).
+know the ten classes, the teachers and students in pixels also, since a fifth of the labels is dropped, the digits at large
+(label None).
 
 The pixels lie in [-1, 1] as they are, about a mean of -0.39. The preconditioning asks for E|x0|^2 = D sigma_d^2, so that
 c_in x has mean square 1: sigma_d is the root mean square about zero, .85, not the standard deviation, .75. Noise
 levels that the papers choose for sigma_d = .5 are carried over by the factor .85/.5.
+
+The latents (LCM, arXiv:2310.04378, section 4.1) are 2x4x4 numbers in place of 8x8, of standard deviation .5 in each
+channel. The class takes the place of the text, w the place that it has there.
 """
 
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +32,7 @@ from minicm.nets.autoencoder import Autoencoder
 from minicm.nets.embeddings import octaves
 from minicm.nets.lora import add_lora
 from minicm.nets.unet import UNet
+from minicm.objectives.base import gentle_gap
 from minicm.objectives.cd import CD
 from minicm.objectives.dsm import DSM
 from minicm.objectives.ect import ECT
@@ -35,26 +41,17 @@ from minicm.objectives.lcd import LCD
 from minicm.objectives.scm import SCM
 from minicm.objectives.tcd import TCD
 from minicm.recipes.guided import CLOCK, gentle_level_gap, level_times, quadratic_grid
+from minicm.runs.fit import fit
 from minicm.runs.run import Recipe
 from minicm.schedules import TrigFlow
-from minicm.times import (
-    T_MIN,
-    LogNormalAngles,
-    LogNormalIndex,
-    LogNormalTimes,
-    TimeLaw,
-    doubling_points,
-    karras_grid,
-)
-from minicm.train import TrainConfig, fit
+from minicm.times import T_MIN, LogNormalAngles, LogNormalIndex, LogNormalTimes, TimeLaw, doubling_points, karras_grid
+from minicm.train import TrainConfig
 
 RMS = 0.85  # of the pixels about zero: sigma_d in pixel space
-
-
 SHIFT = math.log(RMS / 0.5)  # of the mean ln sigma, against the papers' sigma_d
-
-
+WEIGHT = partial(gentle_gap, sigma_data=RMS)
 DROPPED = 0.2  # share of labels that are dropped
+AUTOENCODER = Path("runs/digits-autoencoder.safetensors")
 
 
 def digits_teacher(*, config: TrainConfig = TrainConfig(steps=2000, batch=64, lr=2e-3)) -> Recipe:
@@ -68,7 +65,7 @@ def digits_teacher(*, config: TrainConfig = TrainConfig(steps=2000, batch=64, lr
 
 
 def digits_cd(*, teacher: Path, config: TrainConfig = TrainConfig(steps=1200, batch=64, lr=1e-3)) -> Recipe:
-    """Consistency distillation of a digits-teacher, from its weights, with the settings found for 2-D but for c and the average.
+    """Consistency distillation of a digits-teacher, from its weights, with the settings found for 2-D but for c.
 
     Args:
         teacher: run folder or checkpoint of a digits-teacher
@@ -80,7 +77,7 @@ def digits_cd(*, teacher: Path, config: TrainConfig = TrainConfig(steps=1200, ba
         grid=doubling_karras,
         index_law=LogNormalIndex(-0.5, 2.0),
         distance=pseudo_huber(0.3),  # a sample has 64 numbers, not 2
-        weight=gentle_gap,
+        weight=WEIGHT,
     )
     return Recipe(consistency_model(tuned_net(teaching)), objective, pixels(), config)
 
@@ -96,7 +93,7 @@ def digits_ect(*, teacher: Path, config: TrainConfig = TrainConfig(steps=1200, b
         stages=4,  # eight, down to a gap of 1/256, are too many for so few steps: noise stays in the samples
         time_law=LogNormalTimes(-1.1 + SHIFT, 2.0, low=T_MIN),
         distance=pseudo_huber(0.03),
-        weight=gentle_gap,
+        weight=WEIGHT,
     )
     return Recipe(consistency_model(tuned_net(diffusion_model(teacher))), objective, pixels(), config)
 
@@ -112,7 +109,7 @@ def digits_ict(*, config: TrainConfig = TrainConfig(steps=1600, batch=64, lr=1e-
         s1=32,  # as ECT's four stages: a finer grid does not converge in so few steps
         index_law=LogNormalIndex(-1.1 + SHIFT, 2.0),
         distance=pseudo_huber(0.3),
-        weight=gentle_gap,
+        weight=WEIGHT,
     )
     return Recipe(consistency_model(new_net(config.seed)), objective, pixels(), config)
 
@@ -189,17 +186,9 @@ def pixels() -> LabelDropout:
     return LabelDropout(Digits(dequantise=True), DROPPED, Digits.classes)
 
 
-def gentle_gap(t: Tensor, s: Tensor) -> Tensor:
-    """The weight (t + sigma_d)/(t - s): iCT's 1/(t - s), which starves large t, with the growth of t given back."""
-    return (t + RMS) / (t - s)
-
-
-def doubling_karras(k: int, K: int) -> Tensor:
-    """A Karras grid whose intervals double from 8 to 32 in three equal stages, as iCT's do from 10 to 1280."""
-    return karras_grid(doubling_points(k, K, s0=8, s1=32), T_MIN)
-
-
-AUTOENCODER = Path("runs/digits-autoencoder.safetensors")
+def doubling_karras(k: int, K: int, s1: int = 32) -> Tensor:
+    """A Karras grid whose intervals double from 8 to s1 in equal stages, as iCT's do from 10 to 1280."""
+    return karras_grid(doubling_points(k, K, s0=8, s1=s1), T_MIN)
 
 
 def digits_latent_teacher(

@@ -9,10 +9,9 @@ import inspect
 from types import SimpleNamespace
 
 import pytest
-from test_course import first_complaint, quick, solution
-
-from minicm.course.assignments import ASSIGNMENTS
-from minicm.course.mutation import changes
+from mutation import changes
+from test_course import first_complaint, quick
+from variants import ASSIGNMENTS, solution
 
 RANDN = "torch.randn(rank, W.shape[1], generator=generator, dtype=W.dtype)"
 NORMAL = "torch.randn(n, generator=generator, dtype=torch.float64)"
@@ -78,16 +77,7 @@ EQUIVALENT = {  # no mistakes: what the changed solution computes is the same, o
     },
 }
 
-SWAPS = {
-    "t": "s",
-    "s": "t",
-    "x": "x_t",
-    "x_t": "x0",
-    "x_s": "x_t",
-    "f": "f_target",
-    "f_target": "f",
-    "eps": "x0",
-}
+SWAPS = {"t": "s", "s": "t", "x": "x_t", "x_t": "x0", "x_s": "x_t", "f": "f_target", "f_target": "f", "eps": "x0"}
 SWAPS |= {
     "low": "high",
     "kept": "now",

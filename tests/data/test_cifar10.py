@@ -10,47 +10,13 @@ import threading
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import numpy as np
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from archive import RECORDS, contents, write_folder
+from exact import seeded
 
 from minicm.data import cifar10
 from minicm.data.cifar10 import ARCHIVE, BATCHES, TEST, TRAIN, Cifar10, download, unpack
-
-RECORDS = 20  # records a file here; the official files have 10,000
-
-
-class NoLooking(TorchDispatchMode):
-    """Refuses every operation that needs a value on the host: on a GPU each would wait for it."""
-
-    FORBIDDEN = ("_local_scalar_dense", "nonzero", "masked_select", "equal.default", "unique")
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        assert not any(name in str(func) for name in self.FORBIDDEN), f"{func} looks at values"
-        return func(*args, **(kwargs or {}))
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def contents() -> dict[str, bytes]:
-    """Six files of random records with labels 0..9."""
-    rng = np.random.default_rng(0)
-    files = {}
-    for name in TRAIN + TEST:
-        records = rng.integers(0, 256, (RECORDS, 3073), dtype=np.uint8)
-        records[:, 0] = rng.permutation(RECORDS) % 10
-        files[name] = records.tobytes()
-    return files
-
-
-def write_folder(folder, files):
-    (folder / BATCHES).mkdir(parents=True)
-    for name, data in files.items():
-        (folder / BATCHES / name).write_bytes(data)
-    return folder
 
 
 def tar_gz(files, extra=()) -> bytes:
@@ -75,7 +41,7 @@ def md5(data: bytes) -> str:
 
 @pytest.fixture
 def folder(tmp_path):
-    return write_folder(tmp_path / "data", contents())
+    return write_folder(tmp_path / "data")
 
 
 # --- reading ---
@@ -112,8 +78,6 @@ def test_samples_are_scaled_pictures_with_their_labels(folder):
     same = (back[:, None] == data.images[None]).flatten(2).all(2)
     assert (same.sum(1) == 1).all()
     assert torch.equal(label, data.labels[same.int().argmax(1)])
-    # torch's own generator
-    assert data.sample(2)[0].shape == (2, 3, 32, 32)
 
 
 def test_half_of_the_pictures_are_mirrored_left_to_right(folder):
@@ -126,54 +90,6 @@ def test_half_of_the_pictures_are_mirrored_left_to_right(folder):
     assert torch.equal(label, data.labels[(as_is | mirrored).int().argmax(1)])
     # binomial(400, 1/2): standard deviation 10; 5 of them, false alarms 6e-7
     assert abs(mirrored.any(1).sum() - 200) < 50
-
-
-def test_one_seed_repeats_and_two_differ(folder):
-    data = Cifar10(folder)
-    a, b, c = (data.sample(16, seeded(seed)) for seed in (1, 1, 2))
-    assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[1])
-    assert not torch.equal(a[0], c[0])
-
-
-def test_drawing_leaves_the_stored_bytes_alone(folder):
-    data = Cifar10(folder)
-    before = data.images.clone()
-    data.sample(50, seeded())[0].zero_()
-    assert torch.equal(data.images, before)
-
-
-def test_default_dtype_is_followed(folder):
-    torch.set_default_dtype(torch.float64)
-    try:
-        assert Cifar10(folder).sample(2, seeded())[0].dtype == torch.float64
-    finally:
-        torch.set_default_dtype(torch.float32)
-
-
-def test_sampling_looks_at_no_value(folder):
-    data, generator = Cifar10(folder), seeded()
-    with NoLooking():
-        data.sample(8, generator)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_sampling_on_a_gpu_never_waits(folder):
-    data = Cifar10(folder, device="cuda")
-    generator = torch.Generator("cuda").manual_seed(0)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        x0, label = data.sample(8, generator)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    assert data.images.is_cuda and x0.is_cuda and label.is_cuda
-    x0, label = data.sample(8, seeded())  # a CPU generator: slower, and the result is on the CPU
-    assert not x0.is_cuda and not label.is_cuda
-
-
-def test_an_empty_draw_is_refused(folder):
-    with pytest.raises(ValueError, match="n = 0"):
-        Cifar10(folder).sample(0)
 
 
 # --- refusals of what lies in the folder ---

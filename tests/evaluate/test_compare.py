@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from functools import partial
 
 import pytest
@@ -14,7 +12,8 @@ from docs.studies import bands
 from minicm.data.mixtures import GaussianMixture
 from minicm.denoiser import Denoiser, InClock
 from minicm.evaluate import compare
-from minicm.evaluate.compare import Remembered, Task, comparison_figure, comparison_table, cost, steps_within
+from minicm.evaluate.budget import cost, steps_within
+from minicm.evaluate.compare import Remembered, Task, comparison_figure, comparison_table
 from minicm.evaluate.points import against_teacher, evaluate, evaluate_teacher
 from minicm.metrics import consistency_error
 from minicm.nets.mlp import MLP
@@ -23,7 +22,7 @@ from minicm.objectives.dsm import DSM
 from minicm.objectives.scm import SCM
 from minicm.objectives.tcd import TCD
 from minicm.recipes import points
-from minicm.runs.folder import claimed
+from minicm.runs.folder import alone
 from minicm.runs.run import Recipe
 from minicm.schedules import EDM, TrigFlow
 from minicm.times import karras_grid
@@ -99,7 +98,6 @@ def tiny(monkeypatch):
         monkeypatch.setattr(compare, name, partial(measure, n=20))
     monkeypatch.setattr("minicm.evaluate.points.consistency_error", partial(consistency_error, n=10))
     monkeypatch.setattr(compare, "against_teacher", partial(against_teacher, n=20))
-    monkeypatch.setattr(compare, "matmul_rate", lambda: 1.0)
     trained, run = [], compare.run
     monkeypatch.setattr(compare, "run", lambda name, *rest: trained.append(name) or run(name, *rest))
     return trained
@@ -180,40 +178,31 @@ def test_unknown_methods_are_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-# ------------------------------------------------------------------------------ several at one folder
-HOLD = """
-import fcntl, sys, time
-file = open(sys.argv[1], "w")
-fcntl.flock(file, fcntl.LOCK_EX)
-print("held", flush=True)
-time.sleep(60)
-"""
+# --------------------------------------------------------------------------------- several processes
+def test_several_folders_make_one_table(tiny, tmp_path, capsys):
+    """Two processes take a seed each; the table of both counts a training that both have done once."""
+    go(tmp_path / "a", seeds=(0,))
+    go(tmp_path / "b", seeds=(0, 1))
+    go(tmp_path / "b", seeds=(1,), evaluations=1280)  # another budget is another table
+    capsys.readouterr()
+    before = len(tiny)
+    go(tmp_path / "a", seeds=(0,), also=(tmp_path / "b",))
+    assert len(tiny) == before
+    assert "| ring | CD | 2 | 13 x 8 |" in capsys.readouterr().out
+    mine = Task("CD", "ring", 0, 640).record(tmp_path / "a")
+    mine.write_text(json.dumps(json.loads(mine.read_text()) | {"seconds": 99.0}))
+    for order, seconds in (("ab", 99.0), ("ba", None)):
+        found = {
+            (r["method"], r["seed"], r["evaluations"]): r for r in compare.read(*(tmp_path / name for name in order))
+        }
+        assert len(found) == 9 and (found["CD", 0, 640]["seconds"] == 99.0) == (seconds == 99.0)
 
 
-def test_a_task_has_one_process_and_a_dead_one_lets_go(tmp_path):
+def test_a_folder_has_one_process(tiny, tmp_path):
     pytest.importorskip("fcntl", reason="Windows has no such locks")
-    path = tmp_path / "task.lock"
-    command = [sys.executable, "-c", HOLD, str(path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout.readline() == "held\n"
-        with claimed(path) as mine:
-            assert not mine
-        other.kill()
-    with claimed(path) as mine:
-        assert mine
-        with claimed(path) as again:
-            assert not again
-
-
-def test_a_task_of_another_process_is_left_to_it(tiny, tmp_path, monkeypatch):
-    pytest.importorskip("fcntl", reason="Windows has no such locks")
-    task = Task("CD exact", "ring", 0, 640)
-    tmp_path.mkdir(exist_ok=True)
-    with claimed(task.folder(tmp_path).with_suffix(".lock")):
-        assert not compare._do(task, tmp_path, Remembered(RING))
-    assert tiny == []
-    assert not compare._do(Task("CD", "ring", 0, 640), tmp_path, Remembered(RING))  # its teacher is not there
-    assert compare._do(task, tmp_path, Remembered(RING)) and tiny == ["compare-CD-exact"]
+    with alone(tmp_path), pytest.raises(FileExistsError, match="another process trains in"):
+        go(tmp_path)
+    assert tiny == [] and go(tmp_path, seeds=(0,)) == 0
 
 
 # ------------------------------------------------------------------------------------- what is reported

@@ -8,13 +8,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from archive import write_folder
 
 from minicm import cifar10_run
 from minicm.checkpoint import CheckpointError, load_checkpoint, load_model
-from minicm.data.cifar10 import BATCHES, TEST, TRAIN
 from minicm.objectives.ect import ECT
 from minicm.recipes import cifar10
 from minicm.recipes.cifar10 import Size, Source
@@ -34,15 +33,8 @@ def config_of(make) -> TrainConfig:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Six files of ten random pictures."""
-    folder = tmp_path_factory.mktemp("cifar") / BATCHES
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for name in TRAIN + TEST:
-        records = rng.integers(0, 256, (10, 3073), dtype=np.uint8)
-        records[:, 0] = rng.permutation(10)
-        (folder / name).write_bytes(records.tobytes())
-    return folder.parent
+    """Six files of random pictures."""
+    return write_folder(tmp_path_factory.mktemp("cifar"))
 
 
 @pytest.fixture(scope="module")
