@@ -36,38 +36,31 @@ def new_folder(runs: Path, name: str) -> Path:
 
 
 @contextmanager
-def claimed(path: Path) -> Iterator[bool]:
-    """Whether this process got the lock of a file or folder, which it then keeps for the block; who dies lets go of it.
+def alone(folder: Path) -> Iterator[None]:
+    """Make a folder and lock it for the block; who dies lets go of it. Raises FileExistsError where another process has it.
 
-    On Windows and on file systems without such locks always true: give each process its own there.
+    On Windows and on file systems without such locks nothing is locked: give each process its own folder there.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         import fcntl
     except ImportError:
-        yield True
+        yield
         return
-    held = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT)
+    held = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        mine = True
     except BlockingIOError:
-        mine = False
-    except OSError:
-        mine = True
+        os.close(held)
+        raise FileExistsError(
+            f"another process trains in {folder}: wait for its end, or choose another folder"
+        ) from None
+    except OSError:  # no such locks here
+        pass
     try:
-        yield mine
+        yield
     finally:
         os.close(held)
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Make a folder and keep it for the block. Raises FileExistsError while another process trains there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with claimed(folder) as mine:
-        if not mine:
-            raise FileExistsError(f"another process trains in {folder}: wait for its end, or choose another folder")
-        yield
 
 
 def emptied(folder: Path, overwrite: bool) -> None:
