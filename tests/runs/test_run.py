@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import tiny
 
 from minicm.checkpoint import CheckpointError, load_checkpoint, load_trained
 from minicm.data.digits import Digits
@@ -41,12 +42,27 @@ run("tiny", tiny(steps={steps}), dict(seed=0), RunOptions(folder=Path({folder!r}
 """
 
 
-def quiet(folder, **options):
-    return RunOptions(folder=folder, quiet=True, **options)
+def trained(folder, recipe=None, name="tiny", options=None, **where):
+    """A run of a tiny recipe in a folder."""
+    return run(name, recipe or tiny(), options or {}, RunOptions(folder=folder, quiet=True, **where))
+
+
+def resumed(folder, recipe=None, name="tiny", options=None, **where):
+    """The same, gone on with."""
+    return run(name, recipe or tiny(), options or {}, RunOptions(resume=folder, quiet=True, **where))
+
+
+def interrupted(recipe, n=5):
+    """A recipe whose n-th batch comes with a Ctrl-C."""
+    return recipe._replace(data=Interrupting(recipe.data, n))
 
 
 def log(folder):
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def equal(a, b):
@@ -55,7 +71,7 @@ def equal(a, b):
         assert torch.equal(v, b[k]) if isinstance(v, torch.Tensor) else v == b[k], k
 
 
-def test_a_killed_run_goes_on_bit_for_bit(tmp_path, tiny_recipe):
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path):
     """Killed while it writes checkpoint after checkpoint; weights, averages, optimiser and generator are compared."""
     steps, folder = 4000, tmp_path / "killed"
     code = KILLED.format(tests=str(Path(__file__).parents[1]), steps=steps, folder=str(folder))
@@ -70,18 +86,16 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path, tiny_recipe):
     assert 4 <= reached < steps
     # the same run resumed and followed to a step further on, against one that was never stopped
     goal = reached + 7
-    equal(until(goal, folder, tiny_recipe, steps), until(goal, None, tiny_recipe, steps, tmp_path / "whole"))
+    equal(until(goal, folder, steps), until(goal, tmp_path / "whole", steps))
     assert [r["k"] for r in log(folder)] == list(range(1, goal + 1))  # no record twice, none missing
 
 
-def until(goal, resume, tiny_recipe, steps, folder=None):
-    """The checkpoint of step `goal` of a run that Ctrl-C stops there."""
-    recipe = tiny_recipe(steps=steps)
-    recipe = recipe._replace(data=Interrupting(recipe.data, goal - (load_checkpoint(resume)["k"] if resume else 0)))
-    where = RunOptions(resume=resume, folder=folder, log_every=1, quiet=True)
-    done = run("tiny", recipe, {"seed": 0}, where)
-    assert done.k == goal
-    return load_checkpoint(done.folder)
+def until(goal, folder, steps):
+    """The checkpoint of step `goal` of a run that is begun, or gone on with, and that Ctrl-C stops there."""
+    done = load_checkpoint(folder)["k"] if folder.exists() else 0
+    go = resumed if done else trained
+    assert go(folder, interrupted(tiny(steps=steps), goal - done), options={"seed": 0}, log_every=1).k == goal
+    return load_checkpoint(folder)
 
 
 class Interrupting:
@@ -97,39 +111,31 @@ class Interrupting:
         return self.data.sample(n, generator)
 
 
-def test_ctrl_c_stops_after_the_step_and_says_how_to_go_on(tmp_path, tiny_recipe, capsys):
+def test_ctrl_c_stops_after_the_step_and_says_how_to_go_on(tmp_path, capsys):
     before = signal.getsignal(signal.SIGINT)
-    recipe = tiny_recipe()
-    done = run("tiny", recipe._replace(data=Interrupting(recipe.data, 5)), {}, quiet(tmp_path / "r"))
+    done = trained(tmp_path / "r", interrupted(tiny()))
     assert done.k == 5 == load_checkpoint(done.folder)["k"] and done.interrupted
     assert f"stopped after step 5 of 12; to go on, give the same command and --resume {done.folder}" in (
         capsys.readouterr().err
     )
     assert signal.getsignal(signal.SIGINT) is before
-    run("tiny", tiny_recipe(), {}, RunOptions(resume=done.folder, quiet=True))
-    whole = run("tiny", tiny_recipe(), {}, quiet(tmp_path / "whole"))
-    equal(load_checkpoint(done.folder), load_checkpoint(whole.folder))
+    resumed(done.folder)
+    equal(load_checkpoint(done.folder), load_checkpoint(trained(tmp_path / "whole").folder))
 
 
-def test_a_second_ctrl_c_stops_at_once(tmp_path, tiny_recipe):
-    recipe = tiny_recipe()
-    twice = Interrupting(Interrupting(recipe.data, 3), 3)
+def test_a_second_ctrl_c_stops_at_once(tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        run("tiny", recipe._replace(data=twice), {}, quiet(tmp_path / "r"))
+        trained(tmp_path / "r", interrupted(interrupted(tiny(), 3), 3))
 
 
-def test_the_folder_tells_all(tmp_path, tiny_recipe):
-    recipe = tiny_recipe()
-    done = run("tiny", recipe, {"seed": 0, "config": recipe.config}, quiet(tmp_path / "r", log_every=5))
+def test_the_folder_tells_all(tmp_path):
+    done = trained(tmp_path / "r", options={"seed": 0, "config": tiny().config}, log_every=5)
     assert [r["k"] for r in log(done.folder)] == [5, 10, 12]
     assert set(log(done.folder)[0]) == {"k", "loss", "lr", "seconds", "samples_per_second", "peak_memory_mb"}
     config = json.loads((done.folder / "config.json").read_text())
     assert (config["recipe"], config["config"]["lr"]) == ("tiny", 1e-2)
-    assert sorted(p.name for p in done.folder.iterdir()) == [
-        "checkpoint.safetensors",
-        "config.json",
-        "log.jsonl",
-    ]
+    files = ["checkpoint.safetensors", "config.json", "log.jsonl"]
+    assert sorted(p.name for p in done.folder.iterdir()) == files
 
 
 def test_numbers_go_on_and_nothing_is_written_over(tmp_path):
@@ -142,36 +148,30 @@ def test_numbers_go_on_and_nothing_is_written_over(tmp_path):
 
 
 @pytest.mark.parametrize("left", ["config.json", "log.jsonl", "checkpoint.safetensors"])
-def test_a_folder_that_holds_a_run_is_kept(tmp_path, tiny_recipe, left):
+def test_a_folder_that_holds_a_run_is_kept(tmp_path, left):
     (tmp_path / left).write_text("precious")
     with pytest.raises(FileExistsError, match="holds a run already: --resume it, --overwrite it or choose another"):
-        run("tiny", tiny_recipe(), {}, quiet(tmp_path))
+        trained(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == [left]
     assert (tmp_path / left).read_text() == "precious"
 
 
-def test_a_folder_is_one_process_s_alone(tmp_path, tiny_recipe):
+def test_a_folder_is_one_process_s_alone(tmp_path):
     """While somebody trains there, neither a new run nor a resumed one begins, and nothing is touched."""
     pytest.importorskip("fcntl", reason="Windows has no such locks")
-    stopped = tiny_recipe()._replace(data=Interrupting(tiny_recipe().data, 5))
-    run("tiny", stopped, {}, quiet(tmp_path / "r"))
-    before = {p.name: p.read_bytes() for p in (tmp_path / "r").iterdir()}
-    with alone(tmp_path / "r"):
-        for where in (quiet(tmp_path / "r", overwrite=True), RunOptions(resume=tmp_path / "r", quiet=True)):
+    trained(tmp_path, interrupted(tiny()))
+    before = contents(tmp_path)
+    with alone(tmp_path):
+        for go, options in ((trained, {"overwrite": True}), (resumed, {})):
             with pytest.raises(FileExistsError, match=r"another process trains in .*: wait for its end"):
-                run("tiny", tiny_recipe(), {}, where)
-    assert {p.name: p.read_bytes() for p in (tmp_path / "r").iterdir()} == before
-    assert run("tiny", tiny_recipe(), {}, RunOptions(resume=tmp_path / "r", quiet=True)).k == 12
+                go(tmp_path, **options)
+    assert contents(tmp_path) == before
+    assert resumed(tmp_path).k == 12
 
 
-def test_overwrite_without_a_folder_is_refused():
-    with pytest.raises(ValueError, match="--overwrite starts a --folder again: say which"):
-        RunOptions(overwrite=True)
-
-
-def test_overwrite_starts_again(tmp_path, tiny_recipe):
-    run("tiny", tiny_recipe(), {}, quiet(tmp_path))
-    run("tiny", tiny_recipe(1, steps=3), {}, quiet(tmp_path, overwrite=True, log_every=1))
+def test_overwrite_starts_again(tmp_path):
+    trained(tmp_path)
+    trained(tmp_path, tiny(1, steps=3), overwrite=True, log_every=1)
     assert load_checkpoint(tmp_path)["k"] == 3 == len(log(tmp_path))
 
 
@@ -180,55 +180,45 @@ def test_overwrite_starts_again(tmp_path, tiny_recipe):
     [
         ({"name": "other"}, "its recipe is tiny, this run's other"),
         ({"options": {"data": "grid"}}, "its options.data is ring, this run's grid"),
-        ({"recipe": {"batch": 8}}, "trained with batch = 16, this run has batch = 8"),
+        ({"recipe": tiny(batch=8)}, "trained with batch = 16, this run has batch = 8"),
     ],
 )
-def test_a_checkpoint_of_another_run_is_refused_and_kept(tmp_path, tiny_recipe, change, complaint):
-    run("tiny", tiny_recipe(), {"data": "ring"}, quiet(tmp_path))
-    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+def test_a_checkpoint_of_another_run_is_refused_and_kept(tmp_path, change, complaint):
+    trained(tmp_path, options={"data": "ring"})
+    before = contents(tmp_path)
     with pytest.raises(ValueError, match=complaint):
-        run(
-            change.get("name", "tiny"),
-            tiny_recipe(**change.get("recipe", {})),
-            change.get("options", {"data": "ring"}),
-            RunOptions(resume=tmp_path, quiet=True),
-        )
-    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+        resumed(tmp_path, **{"options": {"data": "ring"}} | change)
+    assert contents(tmp_path) == before
 
 
-def test_another_teacher_is_refused(tmp_path, tiny_recipe):
+def test_another_teacher_is_refused(tmp_path):
     """A distillation goes on with the weights that it was begun with, whatever lies at their path."""
 
     def distil(seed):
-        recipe = tiny_recipe()
-        teacher = Denoiser(tiny_recipe(seed).model.net)
-        return recipe._replace(objective=CD(teacher, grid=karras_grid(4)))
+        return tiny()._replace(objective=CD(Denoiser(tiny(seed).model.net), grid=karras_grid(4)))
 
-    stopped = distil(1)._replace(data=Interrupting(distil(1).data, 5))
-    done = run("tiny", stopped, {}, quiet(tmp_path / "r"))
+    trained(tmp_path, interrupted(distil(1)))
     with pytest.raises(CheckpointError, match=r"its teacher is [0-9a-f]{16}, this run's [0-9a-f]{16}"):
-        run("tiny", distil(2), {}, RunOptions(resume=done.folder, quiet=True))
-    assert run("tiny", distil(1), {}, RunOptions(resume=done.folder, quiet=True)).k == 12
+        resumed(tmp_path, distil(2))
+    assert resumed(tmp_path, distil(1)).k == 12
 
 
-def test_a_finished_run_has_nothing_left(tmp_path, tiny_recipe):
-    run("tiny", tiny_recipe(), {}, quiet(tmp_path))
+def test_a_finished_run_has_nothing_left(tmp_path):
+    trained(tmp_path)
     with pytest.raises(CheckpointError, match="has done all its 12 steps"):
-        run("tiny", tiny_recipe(), {}, RunOptions(resume=tmp_path, quiet=True))
+        resumed(tmp_path)
 
 
-def test_a_line_cut_short_by_a_kill_is_dropped(tmp_path, tiny_recipe):
-    recipe = tiny_recipe()
-    run("tiny", recipe._replace(data=Interrupting(recipe.data, 5)), {}, quiet(tmp_path, log_every=1))
+def test_a_line_cut_short_by_a_kill_is_dropped(tmp_path):
+    trained(tmp_path, interrupted(tiny()), log_every=1)
     with open(tmp_path / "log.jsonl", "a") as file:
         file.write('{"k": 6, "loss": 1.0}\n{"k": 7, "lo')
-    run("tiny", tiny_recipe(), {}, RunOptions(resume=tmp_path, log_every=1, quiet=True))
+    resumed(tmp_path, log_every=1)
     assert [r["k"] for r in log(tmp_path)] == list(range(1, 13))
 
 
-def test_a_full_disk_on_resuming_keeps_the_log(tmp_path, tiny_recipe, monkeypatch):
-    recipe = tiny_recipe()
-    run("tiny", recipe._replace(data=Interrupting(recipe.data, 5)), {}, quiet(tmp_path, log_every=1))
+def test_a_full_disk_on_resuming_keeps_the_log(tmp_path, monkeypatch):
+    trained(tmp_path, interrupted(tiny()), log_every=1)
 
     def full(path, *args, **options):
         open(path, "w").close()  # opening for writing empties a file before the disk says that it is full
@@ -236,32 +226,31 @@ def test_a_full_disk_on_resuming_keeps_the_log(tmp_path, tiny_recipe, monkeypatc
 
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(OSError, match="No space left"):
-        run("tiny", tiny_recipe(), {}, RunOptions(resume=tmp_path, quiet=True))
+        resumed(tmp_path)
     assert [r["k"] for r in log(tmp_path)] == [1, 2, 3, 4, 5]
 
 
-def test_what_a_kill_left_of_a_save_goes_when_the_run_goes_on_or_starts_again(tmp_path, tiny_recipe):
-    recipe = tiny_recipe()
-    run("tiny", recipe._replace(data=Interrupting(recipe.data, 5)), {}, quiet(tmp_path))
-    for where in (RunOptions(resume=tmp_path, quiet=True), quiet(tmp_path, overwrite=True)):
+def test_what_a_kill_left_of_a_save_goes_when_the_run_goes_on_or_starts_again(tmp_path):
+    trained(tmp_path, interrupted(tiny()))
+    for go, options in ((resumed, {}), (trained, {"overwrite": True})):
         (tmp_path / "checkpoint.safetensors.1.part").write_bytes(b"half")
-        run("tiny", tiny_recipe(), {}, where)
+        go(tmp_path, **options)
         assert not list(tmp_path.glob("*.part"))
 
 
-def test_numbers_that_fail_keep_the_last_good_checkpoint(tmp_path, tiny_recipe, faulty):
-    recipe = tiny_recipe()._replace(data=faulty(6, lambda x0: x0 * float("nan")))
-    with pytest.raises(Diverged, match=r"step 6 of 12.*holds the checkpoint of step 4"):
-        run("tiny", recipe, {}, quiet(tmp_path / "a", save_every=2, log_every=5))
+def test_numbers_that_fail_keep_the_last_good_checkpoint(tmp_path, faulty):
+    for folder, options, holds in (
+        (tmp_path / "a", {"save_every": 2, "log_every": 5}, r"step 6 of 12.*holds the checkpoint of step 4"),
+        (tmp_path / "b", {}, "holds no checkpoint"),
+    ):
+        with pytest.raises(Diverged, match=holds):
+            trained(folder, tiny()._replace(data=faulty(6, lambda x0: x0 * float("nan"))), **options)
     assert load_checkpoint(tmp_path / "a")["k"] == 4
-    recipe = tiny_recipe()._replace(data=faulty(6, lambda x0: x0 * float("nan")))
-    with pytest.raises(Diverged, match="holds no checkpoint"):
-        run("tiny", recipe, {}, quiet(tmp_path / "b"))
 
 
-def test_weights_that_are_not_finite_are_never_saved(tmp_path, tiny_recipe):
+def test_weights_that_are_not_finite_are_never_saved(tmp_path):
     """A GPU is looked at only now and then, so that the loop itself may not have noticed."""
-    model = tiny_recipe().model
+    model = tiny().model
     with torch.no_grad():
         next(model.parameters()).view(-1)[0] = float("nan")
     step = Step(9, torch.zeros(()), model, model, model, lambda: {})
@@ -271,13 +260,13 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, tiny_recipe):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_device_that_is_not_there_costs_no_folder(tmp_path, tiny_recipe):
+def test_a_device_that_is_not_there_costs_no_folder(tmp_path):
     with pytest.raises(ValueError, match='device "cuda" is not there'):
-        run("tiny", tiny_recipe(device="cuda"), {}, RunOptions(runs=tmp_path, quiet=True))
+        trained(None, tiny(device="cuda"), runs=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_disk_that_fills_during_a_run_keeps_the_last_checkpoint(tmp_path, tiny_recipe, monkeypatch):
+def test_a_disk_that_fills_during_a_run_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     calls, fsync = [], os.fsync
 
     def fills(fd):
@@ -288,24 +277,21 @@ def test_a_disk_that_fills_during_a_run_keeps_the_last_checkpoint(tmp_path, tiny
 
     monkeypatch.setattr(os, "fsync", fills)
     with pytest.raises(CheckpointError, match="No space left on device"):
-        run("tiny", tiny_recipe(), {}, quiet(tmp_path, save_every=2))
+        trained(tmp_path, save_every=2)
     assert load_checkpoint(tmp_path)["k"] == 4
     assert not list(tmp_path.glob("*.part"))
     monkeypatch.undo()
-    assert run("tiny", tiny_recipe(), {}, RunOptions(resume=tmp_path, quiet=True)).k == 12
+    assert resumed(tmp_path).k == 12
 
 
-def test_a_budget_stops_after_the_step_and_the_rest_follows(tmp_path, tiny_recipe, capsys):
+def test_a_budget_stops_after_the_step_and_the_rest_follows(tmp_path, capsys):
     """Stopped by its time and resumed, a run is bit for bit the one that never stopped; K stays the config's."""
-    recipe = tiny_recipe()
-    slow = recipe._replace(data=Slow(recipe.data))
-    done = run("tiny", slow, {}, quiet(tmp_path / "r", budget="0.3s"))
+    done = trained(tmp_path / "r", tiny()._replace(data=Slow(tiny().data)), budget="0.3s")
     assert 1 <= done.k < 12 and load_checkpoint(done.folder)["k"] == done.k  # 12 steps of .1 s do not fit into .3 s
     assert f"--resume {done.folder}" in capsys.readouterr().err
     assert not done.interrupted  # its time was up: the command exits with 0
-    run("tiny", tiny_recipe(), {}, RunOptions(resume=done.folder, budget="1h", quiet=True))
-    whole = run("tiny", tiny_recipe(), {}, quiet(tmp_path / "whole"))
-    equal(load_checkpoint(done.folder), load_checkpoint(whole.folder))
+    resumed(done.folder, budget="1h")
+    equal(load_checkpoint(done.folder), load_checkpoint(trained(tmp_path / "whole").folder))
 
 
 class Slow:
@@ -326,16 +312,15 @@ def test_budgets_are_numbers_with_a_unit():
             RunOptions(budget=wrong)
 
 
-def test_a_checkpoint_says_what_its_model_is(tmp_path, tiny_recipe):
+def test_a_checkpoint_says_what_its_model_is(tmp_path):
     """Read from the recipe's objects, whatever the run is called: "teacher" in its name makes no diffusion model."""
-    recipe = tiny_recipe()
-    run("cd-no-teacher", recipe._replace(data=points_named("ring")), {}, quiet(tmp_path / "student"))
-    run("student", recipe._replace(objective=DSM()), {}, quiet(tmp_path / "own"))
+    trained(tmp_path / "student", tiny()._replace(data=points_named("ring")), "cd-no-teacher")
+    trained(tmp_path / "own", tiny()._replace(objective=DSM()), "student")
     student, own = (load_trained(tmp_path / name) for name in ("student", "own"))
     assert (student.kind, student.data, student.shape) == ("consistency", "ring", (2,))
     assert (own.kind, own.data, own.shape) == ("diffusion", None, (2,))
     assert own.header["teacher"] is own.header["decoder"] is None and not own.pictures
-    exact = recipe._replace(objective=CD(GaussianMixture.ring().denoiser(), grid=karras_grid(4)))
+    exact = tiny()._replace(objective=CD(GaussianMixture.ring().denoiser(), grid=karras_grid(4)))
     assert facts(exact)["teacher"] == "exact"
 
 
@@ -345,9 +330,8 @@ def test_facts_pass_through_dropped_labels_and_latents():
     model = Denoiser(UNet(2, 8, (1,), classes=10, attention=()))
     found = facts(Recipe(model, DSM(), data, TrainConfig(steps=1, batch=2, lr=1e-3)))
     assert (found["data"], found["shape"], found["decoder"]["options"]) == ("digits", [2, 4, 4], autoencoder.options)
-    assert {key for key in found if key.startswith("decoder/")} == {
-        f"decoder/{key}" for key in autoencoder.state_dict()
-    }
+    for key, value in autoencoder.state_dict().items():
+        assert torch.equal(found[f"decoder/{key}"], value)
 
 
 def test_bad_options_are_named(tmp_path):
@@ -356,3 +340,5 @@ def test_bad_options_are_named(tmp_path):
             RunOptions(**{name: 0})
     with pytest.raises(ValueError, match="--resume or --folder, not both"):
         RunOptions(resume=tmp_path, folder=tmp_path)
+    with pytest.raises(ValueError, match="--overwrite starts a --folder again: say which"):
+        RunOptions(overwrite=True)
