@@ -54,11 +54,7 @@ AUTOENCODER = Path("runs/digits-autoencoder.safetensors")
 
 
 def digits_teacher(*, config: TrainConfig = TrainConfig(steps=2000, batch=64, lr=2e-3)) -> Recipe:
-    """A diffusion teacher of the digits, with classes (EDM).
-
-    Args:
-        config: how long and how fast
-    """
+    """A diffusion teacher of the digits, with classes (EDM)."""
     model = Denoiser(new_net(config.seed), sigma_data=RMS)
     return Recipe(model, DSM(time_law=LogNormalTimes(-1.2 + SHIFT, 1.2)), pixels(), config)
 
@@ -68,7 +64,6 @@ def digits_cd(*, teacher: Path, config: TrainConfig = TrainConfig(steps=1200, ba
 
     Args:
         teacher: run folder or checkpoint of a digits-teacher
-        config: how long and how fast
     """
     teaching = diffusion_model(teacher)
     objective = CD(
@@ -86,7 +81,6 @@ def digits_ect(*, teacher: Path, config: TrainConfig = TrainConfig(steps=1200, b
 
     Args:
         teacher: run folder or checkpoint of a digits-teacher
-        config: how long and how fast
     """
     objective = ECT(
         stages=4,  # eight, down to a gap of 1/256, are too many for so few steps: noise stays in the samples
@@ -98,11 +92,7 @@ def digits_ect(*, teacher: Path, config: TrainConfig = TrainConfig(steps=1200, b
 
 
 def digits_ict(*, config: TrainConfig = TrainConfig(steps=1600, batch=64, lr=1e-3)) -> Recipe:
-    """Improved consistency training of the digits: no teacher, random weights.
-
-    Args:
-        config: how long and how fast
-    """
+    """Improved consistency training of the digits: no teacher, random weights."""
     objective = ICT(
         s0=8,
         s1=32,  # as ECT's four stages: a finer grid does not converge in so few steps
@@ -118,7 +108,6 @@ def digits_scm(*, teacher: Path, config: TrainConfig = TrainConfig(steps=300, ba
 
     Args:
         teacher: run folder or checkpoint of a digits-teacher
-        config: how long and how fast
     """
     clock, law = TrigFlow(RMS), LogNormalAngles(-1.0 + SHIFT, 1.4, RMS)
     teaching = InClock(diffusion_model(teacher), clock)
