@@ -1,14 +1,15 @@
-"""Checkpoints: one safetensors file, tensors inside and everything else as JSON in its header. Nothing is unpickled."""
+"""Checkpoints: one safetensors file, tensors inside and everything else as JSON in its header. Nothing is unpickled.
+
+The header says what the model is (`FACTS`), so that nobody has to read it from the name of a file or recipe.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
-import tempfile
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,21 +23,19 @@ from minicm.nets.autoencoder import Autoencoder
 from minicm.nets.lora import add_lora, lora_scales
 from minicm.nets.mlp import MLP
 from minicm.nets.unet import UNet
-from minicm.schedules import EDM, VP, TrigFlow
+from minicm.schedules import EDM, VP, Schedule, TrigFlow
 
 NETS = {"MLP": MLP, "UNet": UNet}
-
-
-SHARD = "weights-{}-of-{}.safetensors"  # of exported weights
-
-
 SCHEDULES = {"EDM": EDM, "VP": VP, "TrigFlow": TrigFlow}
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+FACTS = ("kind", "data", "shape", "model", "decoder", "teacher")  # `minicm.runs.run.facts` says what each is
 
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be read or written, with the reason in one line."""
 
 
+# ----------------------------------------------------------------------------------------- write, read
 def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
     """Write a state (name -> tensor or JSON value) as one file, all or nothing.
 
@@ -62,30 +61,16 @@ def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read back what save_checkpoint wrote, on the CPU; of a run folder, its checkpoint; of exported weights, all shards.
+    """Read back what save_checkpoint wrote, on the CPU; of a run folder, its checkpoint.
 
     Raises CheckpointError for a file that is missing, truncated or not one of minicm's.
     """
     path = Path(path)
-    if path.is_dir():
-        shards = sorted(path.glob(SHARD.format("*", "*")))  # any of them names all
-        path = shards[0] if shards else path / "checkpoint.safetensors"
+    path = path / "checkpoint.safetensors" if path.is_dir() else path
     if not path.is_file():
         raise CheckpointError(
             f"{path} is not a file: give the path of a checkpoint, such as runs/.../checkpoint.safetensors"
         )
-    state = _read(path)
-    shards = state.get("exported", {}).get("shards", 1)
-    for number in range(1, shards + 1) if shards > 1 else ():
-        shard = path.with_name(SHARD.format(number, shards))
-        if not shard.is_file():
-            raise CheckpointError(f"{shard} is missing: {shard.parent} needs all {shards} files of the export")
-        state |= _read(shard)
-    return state
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """One file: its tensors, and the values of its header."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -101,6 +86,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} has a header that this version of minicm cannot read") from None
 
 
+# ------------------------------------------------------------------------- what a model is, and the model
 def describe(model: Denoiser) -> dict[str, Any]:
     """A model's blueprint as JSON values; `build` makes the model again, with new weights."""
     clock: Any = model.schedule  # a dataclass, as all clocks are
@@ -115,11 +101,21 @@ def describe(model: Denoiser) -> dict[str, Any]:
     }
 
 
+def decoder_state(autoencoder: nn.Module | None) -> dict[str, Any]:
+    """The autoencoder of latents as a part of a state: "decoder" for the header, tensors "decoder/..."; None for pixels."""
+    if autoencoder is None:
+        return {"decoder": None}
+    about = {"options": getattr(autoencoder, "options", {}), "fingerprint": fingerprint(autoencoder)}
+    return {"decoder": about} | {f"decoder/{key}": value for key, value in autoencoder.state_dict().items()}
+
+
 def fingerprint(model: Any) -> str | None:
-    """The first 16 hexadecimal digits of the SHA-256 of a model's weights; None for one that has none (the exact denoiser)."""
+    """The first 16 hexadecimal digits of the SHA-256 of a model's weights; "exact" for one without any, None for None."""
+    if model is None:
+        return None
     inner = getattr(model, "denoiser", model)  # of one that was put into another clock
     if not isinstance(inner, nn.Module):
-        return None
+        return "exact"
     digest = hashlib.sha256()
     for name, value in sorted(inner.state_dict().items()):
         digest.update(name.encode() + value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
@@ -145,12 +141,13 @@ def load_model(path: str | Path, weights: str = "ema") -> Denoiser:
     weights: "ema" for the evaluation average, "f" for the trained weights, "f_target" for the target's.
     Raises CheckpointError.
     """
-    state = load_checkpoint(path)
+    return _model(load_checkpoint(path), path, weights)
+
+
+def _model(state: dict[str, Any], path: str | Path, weights: str) -> Denoiser:
     if "model" not in state:
         raise CheckpointError(f"{path} holds no model description")
-    model = build(state["model"])
-    prefix, adapters = f"{weights}/", 0
-    kept = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    model, kept, adapters = build(state["model"]), _part(state, f"{weights}/"), 0
     scales = state["model"].get("lora_scales", [])
     while ranks := {len(v) for k, v in kept.items() if k.endswith(f".weight.{adapters}.A")}:
         add_lora(model.net, min(ranks), scales[adapters] if scales else 1.0)
@@ -162,16 +159,86 @@ def load_model(path: str | Path, weights: str = "ema") -> Denoiser:
     return model.eval().requires_grad_(False)
 
 
-def autoencoder_of(path: Path) -> Autoencoder:
-    """The autoencoder that lies at a path. Raises CheckpointError where there is none."""
-    state = load_checkpoint(path)
-    if "options" not in state or "spread" not in state:
-        raise CheckpointError(f"{path} holds no autoencoder: digits-latent-teacher makes one")
-    net = Autoencoder(**state.pop("options"))
-    net.load_state_dict(state)
+def load_decoder(path: str | Path) -> Autoencoder:
+    """The autoencoder that a run of latents carries, or a file of its own. Raises CheckpointError where there is none."""
+    return _decoder(load_checkpoint(path), path)
+
+
+def _decoder(state: dict[str, Any], path: str | Path) -> Autoencoder:
+    try:
+        net = Autoencoder(**state["decoder"]["options"])
+        net.load_state_dict(_part(state, "decoder/"))
+    except (KeyError, TypeError, RuntimeError):
+        raise CheckpointError(f"{path} holds no autoencoder: digits-latent-teacher makes one") from None
     return net.eval().requires_grad_(False)
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A model, ready to sample, with the facts that its checkpoint states."""
+
+    model: Denoiser
+    kind: str  # "diffusion" or "consistency"
+    data: str | None  # the name of what it was trained on, None for data of one's own
+    shape: tuple[int, ...]  # of one sample
+    decoder: Autoencoder | None  # of latents
+    header: dict[str, Any]  # all that the checkpoint says: recipe, options, teacher, ...
+
+    @property
+    def pictures(self) -> bool:
+        """Whether its samples are pictures, or become some."""
+        return len(self.shape) == 3
+
+    def decode(self, x: Tensor) -> Tensor:
+        """Samples (n, *shape) -> points (n, dim) or pictures (n, C, H, W)."""
+        return x if self.decoder is None else self.decoder.decode(x)
+
+
+def load_trained(path: str | Path) -> Trained:
+    """The evaluation average of a run folder, checkpoint or export, with what it is.
+
+    Raises CheckpointError for a file that is none, and for one of a former version, which does not say what it is.
+    """
+    state = load_checkpoint(path)
+    model = _model(state, path, "ema")
+    if missing := [fact for fact in FACTS if fact not in state]:
+        raise CheckpointError(
+            f"{path} is of a former version and does not say its {', '.join(missing)}: train or export it anew"
+        )
+    decoder = _decoder(state, path) if state["decoder"] else None
+    header = {key: value for key, value in state.items() if not isinstance(value, Tensor)}
+    return Trained(model, state["kind"], state["data"], tuple(state["shape"]), decoder, header)
+
+
+def load_teacher(
+    path: str | Path,
+    *,
+    recipe: str,  # one that trains what is asked for: the way out
+    shape: tuple[int, ...],  # of one sample
+    schedule: Schedule = EDM(),
+    classes: int | None = None,  # that it knows; None where any will do
+) -> Denoiser:
+    """A trained diffusion model's evaluation average, to learn from or to start from.
+
+    Raises CheckpointError for a consistency model, another clock, and samples or classes that are not those asked for.
+    """
+    found = load_trained(path)
+    model, knows = found.model, getattr(found.model.net, "classes", 0)
+    wrong = None
+    if found.kind != "diffusion":
+        wrong = "a consistency model, no diffusion teacher"
+    elif model.schedule != schedule:
+        wrong = f"a teacher in another clock ({type(model.schedule).__name__}) than this {type(schedule).__name__}"
+    elif found.shape != shape:
+        wrong = f"a teacher of samples of shape {found.shape}, not {shape}"
+    elif classes is not None and knows != classes:
+        wrong = f"a teacher that knows {knows} classes, not {classes}"
+    if wrong:
+        raise CheckpointError(f"{path} holds {wrong}: give one that minicm train {recipe} has trained")
+    return model
+
+
+# -------------------------------------------------------------------------------------- resume
 def state_of(
     k: int,
     models: dict[str, nn.Module],
@@ -228,67 +295,29 @@ def _part(state: dict[str, Any], prefix: str) -> dict[str, Any]:
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
-MIB = 2**20  # bytes
+# -------------------------------------------------------------------------------------- export
+def export(checkpoint: Path, /, *, out: Path | None = None, dtype: Literal["bf16", "fp32"] = "bf16") -> Path:
+    """Write the evaluation average alone, to sample from or start from; it cannot be resumed.
 
+    Buffers keep their dtype. Returns the file. Raises CheckpointError for a checkpoint without an average and for a
+    file that exists.
 
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-
-
-def export(
-    checkpoint: str | Path,
-    out: str | Path,
-    *,
-    dtype: Literal["bf16", "fp32"] = "bf16",  # of the weights; buffers stay as they are
-    shard_mib: float = 15.0,  # largest size of a file, in MiB (2^20 bytes)
-) -> list[Path]:
-    """Write a checkpoint's evaluation average into the new folder `out`, all or nothing; returns its files.
-
-    bf16 keeps 8 bits of a weight: half the size of fp32, which keeps it as trained. Raises CheckpointError for a
-    checkpoint without an average, a folder that exists, and a tensor larger than a file may be; ValueError for a size
-    that is not positive and finite.
+    Args:
+        checkpoint: a run folder or its checkpoint
+        out: the file to write; weights-DTYPE.safetensors in the run folder if not given
+        dtype: of the weights; bf16 halves the size, fp32 keeps them as trained
     """
-    out = Path(out)
-    if not 0 < shard_mib < math.inf:
-        raise ValueError(f"shard_mib must be positive and finite, got {shard_mib:g}")
+    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
+    out = out or folder / f"weights-{dtype}.safetensors"
     if dtype not in DTYPES:
         raise ValueError(f'dtype must be "bf16" or "fp32", got {dtype!r}')
     if out.exists():
-        raise CheckpointError(f"{out} exists: choose another folder")
-    state = load_checkpoint(checkpoint)
-    header: dict[str, Any] = {key: state.get(key) for key in ("recipe", "options", "model")}
-    shards = _shards(_average(state, DTYPES[dtype], checkpoint), int(shard_mib * MIB) - len(json.dumps(header)))
+        raise CheckpointError(f"{out} exists: choose another --out")
+    run = load_trained(checkpoint)
+    kept = {key: run.header[key] for key in ("recipe", "options", *FACTS) if key in run.header}
+    kept["exported"] = {"dtype": dtype, "steps": run.header.get("k")}
+    weights = dict(run.model.named_parameters())
+    state = {k: v.to(DTYPES[dtype]) if k in weights else v for k, v in run.model.state_dict().items()}
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=out.parent) as scratch:
-        beside = Path(scratch) / out.name
-        beside.mkdir()
-        for number, tensors in enumerate(shards, 1):
-            about = {"dtype": dtype, "shards": len(shards), "steps": state.get("k")}
-            save_checkpoint(beside / SHARD.format(number, len(shards)), header | {"exported": about} | tensors)
-        beside.rename(out)
-    return sorted(out.iterdir())
-
-
-def _average(state: dict[str, Any], dtype: torch.dtype, path: str | Path) -> dict[str, Tensor]:
-    """The evaluation average's tensors; its weights in the given dtype, its buffers as they are."""
-    average = {key: value for key, value in state.items() if key.startswith("ema/")}
-    if not average or "model" not in state:
-        raise CheckpointError(f"{path} holds no evaluation average: export the checkpoint of a training run")
-    buffers = {f"ema/{name}" for name, _ in build(state["model"]).named_buffers()}
-    return {key: value if key in buffers else value.to(dtype) for key, value in average.items()}
-
-
-def _shards(tensors: dict[str, Tensor], limit: int) -> list[dict[str, Tensor]]:
-    """The tensors in order, in as few parts as go without parting a tensor, each of at most `limit` bytes as a file."""
-    shards: list[dict[str, Tensor]] = [{}]
-    room = limit - 1024  # of the file's own frame
-    left = room
-    for name, value in tensors.items():
-        size = value.nbytes + len(name) + 128  # its entry in the header: name, dtype, shape and place
-        if size > room:
-            raise CheckpointError(f"{name} alone takes {size / MIB:.2f} MiB: raise shard_mib")
-        if size > left:
-            shards.append({})
-            left = room
-        shards[-1][name] = value
-        left -= size
-    return shards
+    save_checkpoint(out, kept | decoder_state(run.decoder) | {f"ema/{key}": value for key, value in state.items()})
+    return out

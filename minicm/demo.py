@@ -77,6 +77,7 @@ def demo(*, fast: bool = False, runs: Path = Path("runs"), seed: int = 0, quiet:
     rows = {name: with_bands(f"demo {name}", part) if not fast else part for name, part in rows.items()}
     draw(models, folder, fast)
     report(rows, folder, time.perf_counter() - started)
+    print((folder / "report.md").read_text().partition("![")[0].strip() + "\n")
     return folder
 
 
@@ -111,7 +112,7 @@ def draw(models: dict[str, Denoiser], folder: Path, fast: bool) -> None:
 
 
 def report(rows: dict[str, list[Row]], folder: Path, seconds: float) -> None:
-    """Write report.md and report.json, and print where they are."""
+    """Write report.md and report.json."""
     parts = [
         INTRO,
         f"Took {seconds:.0f} s on {torch.get_num_threads()} threads, torch {torch.__version__}.\n",

@@ -54,6 +54,7 @@ class Cifar10:
     where it is missing, truncated, only half unpacked or not CIFAR-10.
     """
 
+    name = "cifar10"
     classes = 10
     sigma_data = 0.5
 

@@ -29,6 +29,7 @@ class Digits:
     0.85. Dequantised, where 17 bins instead of 17 points span [-1, 1], it is 0.71 about -0.37.
     """
 
+    name = "digits"
     classes = 10
 
     def __init__(

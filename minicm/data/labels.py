@@ -29,6 +29,16 @@ class LabelDropout:
         if self.classes < 1:
             raise ValueError(f"classes = {self.classes}: dropping labels needs at least one class")
 
+    @property
+    def name(self) -> str | None:
+        """The data's own, None where they have none."""
+        return getattr(self.data, "name", None)
+
+    @property
+    def decoder(self) -> Any:
+        """Of data that are latents, their autoencoder."""
+        return getattr(self.data, "decoder", None)
+
     def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """n points (n, *D) and their labels (n,) int64 in 0..classes, on the generator's device."""
         x0, label = self.data.sample(n, generator)

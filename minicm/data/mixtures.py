@@ -37,6 +37,8 @@ class GaussianMixture:
     that are not (B, d).
     """
 
+    name: str | None = None  # of a data set that `minicm.data.named` makes
+
     def __init__(
         self,
         means: Tensor | Sequence,

@@ -1,4 +1,7 @@
-"""TODO."""
+"""The data sets that go by a name: what a checkpoint's header and the command call them.
+
+Points are made here; digits and CIFAR-10, whose makers take folders and devices, say their names themselves.
+"""
 
 from __future__ import annotations
 
@@ -11,54 +14,52 @@ from minicm.data import toy
 from minicm.data.mixtures import GaussianMixture
 from minicm.train import Data
 
+ExactName = Literal["ring", "grid", "random"]
+MixtureName = Literal["ring", "grid", "random", "tilted", "turned"]
 DataName = Literal["ring", "grid", "random", "moons", "checkerboard", "pinwheel", "spiral"]
 
+CLASSES = 2  # of mixtures with classes
+
+MIXTURES: dict[str, Callable[[int], GaussianMixture]] = {  # their modes are in turn of class 0, 1, ...
+    "ring": lambda classes: GaussianMixture.ring(classes=classes),
+    "grid": lambda classes: GaussianMixture.grid(classes=classes),
+    "random": lambda classes: GaussianMixture.random(classes=classes),
+    "tilted": lambda classes: turned(GaussianMixture.ring(classes=classes), 10.0),
+    "turned": lambda classes: turned(GaussianMixture.ring(classes=classes), 22.5),  # half the angle between neighbours
+}
+SHAPES: dict[str, Callable[[], Data]] = {
+    "moons": toy.TwoMoons,
+    "checkerboard": toy.Checkerboard,
+    "pinwheel": toy.Pinwheel,
+    "spiral": toy.Spiral,
+}
+
 
 @overload
-def points_named(name: Literal["ring", "grid", "random"]) -> GaussianMixture: ...
+def points_named(name: MixtureName, classes: int = 1) -> GaussianMixture: ...
 
 
 @overload
-def points_named(name: DataName) -> Data: ...
+def points_named(name: str, classes: int = 1) -> Data: ...
 
 
-def points_named(name: DataName) -> Data:
-    """The data set of a name: three mixtures with an exact answer, four shapes without."""
-    makers: dict[str, Callable[[], Data]] = {
-        "ring": GaussianMixture.ring,
-        "grid": GaussianMixture.grid,
-        "random": GaussianMixture.random,
-        "moons": toy.TwoMoons,
-        "checkerboard": toy.Checkerboard,
-        "pinwheel": toy.Pinwheel,
-        "spiral": toy.Spiral,
-    }
-    if name not in makers:
-        raise ValueError(f"data must be one of {', '.join(makers)}, got {name!r}")
-    return makers[name]()
+def points_named(name: str, classes: int = 1) -> Data:
+    """The data set of a name: a mixture, with an exact answer, in one class or more; or a shape without one.
 
-
-CLASSES = 2
-
-
-MixtureName = Literal["ring", "grid", "random", "tilted", "turned"]
+    Raises ValueError for a name that there is not.
+    """
+    if name in SHAPES:
+        return SHAPES[name]()
+    if name not in MIXTURES:
+        raise ValueError(f"data must be one of {', '.join([*MIXTURES, *SHAPES])}, got {name!r}")
+    mixture = MIXTURES[name](classes)
+    mixture.name = name
+    return mixture
 
 
 def classed(name: MixtureName) -> GaussianMixture:
-    """A mixture whose modes are in turn of class 0 and class 1; the ring, tilted by 10 and turned by 22.5 degrees.
-
-    22.5 degrees is half the angle between neighbours, as far as a ring of eight can be turned.
-    """
-    makers: dict[str, Callable[..., GaussianMixture]] = {
-        "ring": GaussianMixture.ring,
-        "grid": GaussianMixture.grid,
-        "random": GaussianMixture.random,
-        "tilted": lambda classes: turned(GaussianMixture.ring(classes=classes), 10.0),
-        "turned": lambda classes: turned(GaussianMixture.ring(classes=classes), 22.5),
-    }
-    if name not in makers:
-        raise ValueError(f"data must be one of {', '.join(makers)}, got {name!r}")
-    return makers[name](classes=CLASSES)
+    """A mixture in two classes."""
+    return points_named(name, CLASSES)
 
 
 def turned(mixture: GaussianMixture, degrees: float) -> GaussianMixture:
@@ -66,6 +67,3 @@ def turned(mixture: GaussianMixture, degrees: float) -> GaussianMixture:
     angle = torch.tensor(degrees, dtype=torch.float64).deg2rad()
     turn = torch.stack([torch.stack([angle.cos(), -angle.sin()]), torch.stack([angle.sin(), angle.cos()])])
     return GaussianMixture(mixture.means @ turn.T, turn @ mixture.covs @ turn.T, mixture.weights, mixture.labels)
-
-
-ExactName = Literal["ring", "grid", "random"]

@@ -52,6 +52,7 @@ class TwoMoons:
     """
 
     noise: float = 0.04  # standard deviation of the blur, in the unit of x0
+    name = "moons"
     classes = 2
     sigma_data = SD
 
@@ -79,6 +80,7 @@ class Checkerboard:
     """
 
     cells: int = 4  # squares along a side, filled and empty together
+    name = "checkerboard"
     classes = 1
     sigma_data = SD
 
@@ -112,6 +114,7 @@ class Pinwheel:
     radial: float = 0.3  # standard deviation along a blade, in units of its distance from the middle
     tangential: float = 0.08  # standard deviation across a blade, same unit
     twist: float = 0.25  # radians, times exp(distance)
+    name = "pinwheel"
     sigma_data = SD
 
     def __post_init__(self) -> None:
@@ -147,6 +150,7 @@ class Spiral:
 
     turns: int = 2  # full turns of the arm
     noise: float = 0.02  # standard deviation of the blur, in the unit of x0
+    name = "spiral"
     classes = 1
     sigma_data = SD
 

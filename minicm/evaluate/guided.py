@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from minicm.checkpoint import load_checkpoint, load_model
 from minicm.data.mixtures import GaussianMixture
-from minicm.data.named import classed, points_named
 from minicm.denoiser import Guided
 from minicm.denoiser import Guided as guided_by
 from minicm.evaluate.rows import Row
@@ -19,7 +16,6 @@ from minicm.metrics.pairs import ExactTrajectory, pairs_error
 from minicm.recipes.guided import (
     quadratic_grid,
 )
-from minicm.runs.run import is_teacher
 from minicm.sampling import sample
 from minicm.schedules import Denoise, Schedule
 from minicm.solvers import euler_step, solve
@@ -29,20 +25,6 @@ SAMPLING: dict[
 ] = {  # times of few-step sampling: LCM's, the scheduler's 999, 759, 499, 259 for four steps
     n: [1000.0 - 20 * (50 * i // n) for i in range(n)] for n in (1, 2, 4, 8)
 }
-
-
-# ------------------------------------------------------------------------------------------ evaluation
-def evaluate_guided_run(path: Path, *, n: int = 2000, seed: int = 0) -> list[Row]:
-    """What `minicm evaluate` reports of a run of these recipes: against the exact guided flow of its data.
-
-    A fine-tuned student saw data and no guidance: it is held against the flow of its class, whatever w it is told.
-    """
-    state, model = load_checkpoint(path), load_model(path)
-    data = classed(state["options"]["data"])
-    if is_teacher(state):
-        return evaluate_guided_teacher(model, data, n=n, seed=seed)
-    towards = 0.0 if state["recipe"] == "mixture-lcf" else None
-    return evaluate_guided(model, data, n=n, seed=seed, towards=towards)
 
 
 @torch.no_grad()
@@ -120,15 +102,6 @@ def guided_noise(schedule: Schedule, data: GaussianMixture, n: int, seed: int) -
     return x_T, torch.randint(data.classes, (n,), generator=generator)
 
 
-def evaluate_lora_run(path: Path, *, n: int = 2000, seed: int = 0) -> list[Row]:
-    """What `minicm evaluate` reports of a run of these recipes: against the exact guided flow of its data."""
-    state, model = load_checkpoint(path), load_model(path)
-    data = classed(state["options"]["data"])
-    if state["recipe"] == "mixture-style-lora":
-        return evaluate_guided_teacher(model, data, n=n, seed=seed)
-    return evaluate_guided(model, data, ws=(state["options"]["w"],), n=n, seed=seed)
-
-
 @torch.no_grad()
 def evaluate_chain(
     teacher: Denoise, data: GaussianMixture, *, w: float, steps: int = 4, n: int = 2000, seed: int = 0
@@ -178,9 +151,3 @@ def evaluate_trajectory(
                 Row(f"{name} outliers", outlier_fraction(x, data)),
             ]
     return rows
-
-
-def evaluate_trajectory_run(path: Path, *, n: int = 2000, seed: int = 0) -> list[Row]:
-    """What `minicm evaluate` reports of a run of mixture-tcd."""
-    data = points_named(load_checkpoint(path)["options"]["data"])
-    return evaluate_trajectory(load_model(path), data, n=n, seed=seed)

@@ -7,7 +7,6 @@ The same for digits and CIFAR-10, in pixels and in latents: what differs is the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -16,16 +15,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from minicm.checkpoint import CheckpointError, autoencoder_of, load_checkpoint, load_model
 from minicm.data.cifar10 import Cifar10
 from minicm.data.digits import Digits
 from minicm.data.points import Points
-from minicm.denoiser import Denoiser, Guided, InClock
+from minicm.denoiser import Denoiser, Guided
 from minicm.evaluate.rows import Row
 from minicm.metrics.consistency import paired_error, rms, time_grid
 from minicm.metrics.images import Reference, measure_images
 from minicm.nets.classifier import Classifier
-from minicm.runs.run import is_teacher
 from minicm.sampling import LEVELS, sample, sampling_times
 from minicm.schedules import Denoise, Schedule
 from minicm.solvers import solve
@@ -37,11 +34,16 @@ PAIRS = 500  # samples that a student is held against its teacher on, 40 Heun st
 
 
 # ------------------------------------------------------------------------------------------- samples
-def start(schedule: Schedule, shape: tuple[int, ...], n: int, seed: int, classes: int = 10) -> tuple[Tensor, Tensor]:
-    """The noises x_T (n, *shape) and classes (n,), all alike often, from which a model and its teacher are compared."""
+def start(
+    schedule: Schedule, shape: tuple[int, ...], n: int, seed: int, classes: int = 10, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor]:
+    """The noises x_T (n, *shape) and classes (n,), in turn, from which a model and its teacher are compared, on a device.
+
+    The noise is drawn on the CPU, so that it is the same everywhere.
+    """
     generator = torch.Generator().manual_seed(seed)
     label = torch.arange(n) % classes  # not drawn: the class counts' chance alone moves a Frechet distance
-    return schedule.prior((n, *shape), generator), label
+    return schedule.prior((n, *shape), generator).to(device), label.to(device)
 
 
 def few_steps(f: Denoise, x_T: Tensor, label: Tensor, steps: int, *, w: float | None = None, seed: int = 1) -> Tensor:
@@ -53,7 +55,7 @@ def few_steps(f: Denoise, x_T: Tensor, label: Tensor, steps: int, *, w: float | 
     times = sampling_times(f.schedule, steps)
 
     def draw(x: Tensor, c: Tensor) -> Tensor:
-        given = {} if w is None else {"w": torch.full((len(x),), w, device=x.device)}
+        given: dict[str, Any] = {} if w is None else {"w": torch.full((len(x),), w, device=x.device)}
         return sample(f, x, times, generator=generator, label=c, **given)
 
     return torch.cat([draw(*part) for part in zip(x_T.split(PART), label.split(PART), strict=True)])
@@ -168,39 +170,6 @@ def digits_reference() -> Reference:
     return class_reference(train.images, train.labels, held_out.images, held_out.labels, classes=Digits.classes)
 
 
-def evaluate_digits(path: Path, *, n: int = 2000, seed: int = 0) -> list[Row]:
-    """All measures of a run's pictures; of a student beside the distance to its own teacher, where that is at hand.
-
-    A student that takes a guidance scale is measured at w = 0 and at w = 1, one that was trained at one scale at that.
-    """
-    state, run = load_checkpoint(path), trained(path)
-    options, reference = state.get("options", {}), digits_reference()
-    x_T, label = start(run.model.schedule, run.shape, n, seed)
-    if is_teacher(state):
-        return evaluate_teacher_pictures(run.model, reference, x_T, label, decode=run.decode)
-    takes_w = state["model"]["options"]["guidance"]
-    scales: tuple[float | None, ...] = (0.0, 1.0) if takes_w else (options.get("w"),)
-    rows = []
-    for w in scales:
-        found = evaluate_pictures(run.model, reference, x_T, label, decode=run.decode, w=w)
-        found += against(run.model, options, x_T, label, w)
-        rows += found if len(scales) == 1 else [replace(row, name=f"w = {w:g}, {row.name}") for row in found]
-    return rows
-
-
-def against(f: Denoiser, options: dict[str, Any], x_T: Tensor, label: Tensor, w: float | None) -> list[Row]:
-    """A student against the teacher that its run names; nothing where that is none or gone."""
-    path = Path(options.get("teacher") or "")
-    if not options.get("teacher") or not path.exists():
-        return []
-    teacher = load_model(path)
-    guide: Denoise = teacher if teacher.schedule == f.schedule else InClock(teacher, f.schedule)
-    return against_its_teacher(f, guide, x_T[:PAIRS], label[:PAIRS], w=w)
-
-
-SHAPE = (3, 32, 32)
-
-
 def cifar10_reference(
     data: Path, device: str, *, steps: int = 3000, held_out: int = 5000, width: int = 64
 ) -> Reference:
@@ -209,58 +178,3 @@ def cifar10_reference(
     pictures = [(d.images.float().div_(127.5).sub_(1), d.labels) for d in (train, test)]
     kept = (part[:held_out] for part in pictures[1])
     return class_reference(*pictures[0], *kept, classes=Cifar10.classes, width=width, stages=3, flips=True, steps=steps)
-
-
-def noise(schedule: Schedule, n: int, seed: int, device: str) -> tuple[Tensor, Tensor]:
-    """The noises x_T (n, 3, 32, 32) and classes (n,) that a student and its teacher start from, on a device."""
-    x_T, label = start(schedule, SHAPE, n, seed)
-    return x_T.to(device), label.to(device)
-
-
-def evaluate_cifar10(path: Path, *, n: int = 2000, seed: int = 0) -> list[Row]:
-    """All measures of a run's pictures, on a GPU if there is one; a student that takes a guidance scale gets w = 1.
-
-    The pictures are read from where the run read them. The classifier is trained anew each time, a smaller one where there
-    is no GPU, in some minutes: compare the rows of one report, not those of two.
-    """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    state, model = load_checkpoint(path), load_model(path).to(device)
-    less = {} if device == "cuda" else {"steps": 1000, "width": 32, "held_out": 1000}
-    reference = cifar10_reference(Path(state["options"]["source"]["data"]), device, **less)
-    x_T, label = noise(model.schedule, n, seed, device)
-    if is_teacher(state):
-        return evaluate_teacher_pictures(model, reference, x_T, label)
-    w = 1.0 if model.net.options["guidance"] else None
-    return evaluate_pictures(model, reference, x_T, label, w=w)
-
-
-SIZES = {"digits": 8, "cifar10": 32}  # height and width of the pictures of recipes digits-..., cifar10-...
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A model, ready to sample."""
-
-    model: Denoiser
-    shape: tuple[int, ...]  # of one sample
-    decode: Callable[[Tensor], Tensor]  # samples (n, *shape) -> points (n, dim) or pictures (n, C, H, W)
-
-    @property
-    def pictures(self) -> bool:
-        """Whether its samples are pictures."""
-        return len(self.shape) == 3
-
-
-def trained(path: Path) -> Trained:
-    """The model of a run folder or checkpoint. Raises CheckpointError where it, or the autoencoder it needs, is not there."""
-    state, model = load_checkpoint(path), load_model(path)
-    if hasattr(model.net, "dim"):
-        return Trained(model, (model.net.dim,), lambda x: x)
-    kind = str(state.get("recipe")).partition("-")[0]
-    if kind not in SIZES:
-        raise CheckpointError(f"{path} does not say what pictures it was trained on: recipe {state.get('recipe')}")
-    autoencoder = state.get("options", {}).get("autoencoder")
-    if autoencoder is None:
-        return Trained(model, (model.net.channels, SIZES[kind], SIZES[kind]), lambda x: x)
-    half = SIZES[kind] // 2
-    return Trained(model, (model.net.channels, half, half), autoencoder_of(Path(autoencoder)).decode)

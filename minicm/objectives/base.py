@@ -43,6 +43,7 @@ class Objective(nn.Module):
     """A training objective: `draw` what is random, then `loss`, one number a sample."""
 
     __call__: Callable[..., Tensor]  # for type checkers: nn.Module's own returns Any
+    kind = "consistency"  # of the model that it trains; or "diffusion"
 
     def draw(self, x0: Tensor, label: Tensor | None, k: int, K: int, generator: torch.Generator) -> Draw:
         """All that is random for the batch x0 (B, *D) at step k of K, from the generator on x0's device."""

@@ -29,6 +29,8 @@ class DSM(Objective):
     EDM, arXiv:2206.00364, Eqs. 2 and 8. Losses (B,), summed over the sample; f_target is not used.
     """
 
+    kind = "diffusion"
+
     def __init__(
         self,
         *,

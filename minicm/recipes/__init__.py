@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
 from minicm.recipes import cifar10, digits, guided, points
@@ -45,3 +46,11 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
     "cifar10-lcd": cifar10.cifar10_lcd,
     "cifar10-lcd-published": cifar10.cifar10_lcd_published,
 }
+
+
+def listed() -> None:
+    """List the recipes with what each is for."""
+    for name, recipe in RECIPES.items():
+        config = inspect.signature(recipe).parameters["config"].default
+        doc = (recipe.__doc__ or "").splitlines()[0]
+        print(f"{name:22} {doc}\n{'':22} {config.steps} steps of {config.batch}")

@@ -35,7 +35,7 @@ from pathlib import Path
 
 import torch
 
-from minicm.checkpoint import CheckpointError, load_model
+from minicm.checkpoint import load_teacher
 from minicm.data.cifar10 import Cifar10, download
 from minicm.data.labels import LabelDropout
 from minicm.denoiser import Denoiser
@@ -102,10 +102,7 @@ def student(teacher: Denoiser, **inputs: float) -> Denoiser:
 
 def diffusion_model(path: Path) -> Denoiser:
     """A trained teacher's average. Raises CheckpointError for a consistency model and for another kind of picture."""
-    teacher = load_model(path)
-    if teacher.t_min > 0 or not isinstance(teacher.net, UNet) or teacher.net.channels != 3:
-        raise CheckpointError(f"{path} holds no diffusion teacher of CIFAR-10: train cifar10-teacher first")
-    return teacher
+    return load_teacher(path, recipe="cifar10-teacher", shape=(3, 32, 32))
 
 
 def cifar10_teacher(*, source: Source = Source(), size: Size = Size(), config: TrainConfig = TEACHER) -> Recipe:

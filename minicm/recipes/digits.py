@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minicm.checkpoint import CheckpointError, autoencoder_of, load_checkpoint, load_model, save_checkpoint
+from minicm.checkpoint import decoder_state, load_decoder, load_teacher, save_checkpoint
 from minicm.data.digits import Digits
 from minicm.data.labels import LabelDropout
 from minicm.data.latents import Latents
@@ -159,12 +159,14 @@ def consistency_model(net: UNet) -> Denoiser:
     return Denoiser(net, sigma_data=RMS, t_min=T_MIN)
 
 
-def diffusion_model(path: Path, recipe: str = "digits-teacher") -> Denoiser:
-    """The average of a teacher trained by a recipe. Raises CheckpointError for a model of another recipe."""
-    found = load_checkpoint(path).get("recipe")
-    if found != recipe:
-        raise CheckpointError(f"{path} holds a model of {found}: a teacher from minicm train {recipe} is needed")
-    return load_model(path)
+def diffusion_model(path: Path) -> Denoiser:
+    """The average of a teacher of pixels. Raises CheckpointError for a model that is none."""
+    return load_teacher(path, recipe="digits-teacher", shape=(1, 8, 8), classes=Digits.classes)
+
+
+def latent_model(path: Path) -> Denoiser:
+    """The average of a teacher of latents. Raises CheckpointError for a model that is none."""
+    return load_teacher(path, recipe="digits-latent-teacher", shape=(2, 4, 4), schedule=CLOCK, classes=Digits.classes)
 
 
 def pixels() -> LabelDropout:
@@ -184,7 +186,6 @@ def digits_latent_teacher(
 
     Args:
         autoencoder: its checkpoint; trained and saved there, in some 15 seconds, if there is none
-        config: how long and how fast
     """
     if not autoencoder.exists():
         make_autoencoder(autoencoder)
@@ -195,45 +196,38 @@ def digits_latent_teacher(
 def digits_lcd(
     *,
     teacher: Path,
-    autoencoder: Path = AUTOENCODER,
     config: TrainConfig = TrainConfig(steps=1500, batch=128, lr=1e-3),
 ) -> Recipe:
     """Latent consistency distillation: the class and the guidance scale are inputs of the student.
 
     Args:
-        teacher: run folder or checkpoint of a digits-latent-teacher
-        autoencoder: that of the teacher
-        config: how long and how fast
+        teacher: run folder or checkpoint of a digits-latent-teacher, whose autoencoder it takes over
     """
-    teaching = diffusion_model(teacher, "digits-latent-teacher")
+    teaching = latent_model(teacher)
     objective = LCD(teaching, w_range=(0.0, 3.0), **few_skips())
     model = Denoiser(tuned_net(teaching, guidance=True), CLOCK)
-    return Recipe(model, objective, latents(autoencoder, dropped=0.0), config)
+    return Recipe(model, objective, latents(teacher, dropped=0.0), config)
 
 
 def digits_tcd(
     *,
     teacher: Path,
-    autoencoder: Path = AUTOENCODER,
     config: TrainConfig = TrainConfig(steps=1500, batch=128, lr=1e-3),
 ) -> Recipe:
     """Trajectory consistency distillation in the latent space, guided: from any time to any earlier one.
 
     Args:
-        teacher: run folder or checkpoint of a digits-latent-teacher
-        autoencoder: that of the teacher
-        config: how long and how fast
+        teacher: run folder or checkpoint of a digits-latent-teacher, whose autoencoder it takes over
     """
-    teaching = diffusion_model(teacher, "digits-latent-teacher")
+    teaching = latent_model(teacher)
     objective = TCD(teaching, w_range=(0.0, 3.0), **few_skips())
     model = Denoiser(tuned_net(teaching, guidance=True, second_time=True), CLOCK)
-    return Recipe(model, objective, latents(autoencoder, dropped=0.0), config)
+    return Recipe(model, objective, latents(teacher, dropped=0.0), config)
 
 
 def digits_lcm_lora(
     *,
     teacher: Path,
-    autoencoder: Path = AUTOENCODER,
     rank: int = 8,
     w: float = 1.0,
     config: TrainConfig = TrainConfig(steps=1000, batch=128, lr=2e-3),
@@ -241,16 +235,14 @@ def digits_lcm_lora(
     """LCM-LoRA: the latent teacher itself, made fast by low-rank adapters.
 
     Args:
-        teacher: run folder or checkpoint of a digits-latent-teacher
-        autoencoder: that of the teacher
+        teacher: run folder or checkpoint of a digits-latent-teacher, whose autoencoder it takes over
         rank: of the adapters
         w: the guidance scale that they take in, since the network has no input for it
-        config: how long and how fast
     """
-    teaching = diffusion_model(teacher, "digits-latent-teacher")
+    teaching = latent_model(teacher)
     net = add_lora(tuned_net(teaching), rank, generator=torch.Generator().manual_seed(config.seed))
     objective = LCD(teaching, w_range=(w, w), **few_skips())
-    return Recipe(Denoiser(net, CLOCK), objective, latents(autoencoder, dropped=0.0), config)
+    return Recipe(Denoiser(net, CLOCK), objective, latents(teacher, dropped=0.0), config)
 
 
 def few_skips() -> dict[str, Any]:
@@ -259,8 +251,8 @@ def few_skips() -> dict[str, Any]:
 
 
 def latents(path: Path, dropped: float = DROPPED) -> LabelDropout:
-    """The latents of the digits to train on, a share of the labels dropped."""
-    return LabelDropout(Latents(Digits(dequantise=True), autoencoder_of(path)), dropped, Digits.classes)
+    """The latents of the digits by the autoencoder of a file or run, to train on; a share of the labels dropped."""
+    return LabelDropout(Latents(Digits(dequantise=True), load_decoder(path)), dropped, Digits.classes)
 
 
 def make_autoencoder(path: Path) -> None:
@@ -271,4 +263,4 @@ def make_autoencoder(path: Path) -> None:
     net = fit(net, lambda x0, label, generator: net.loss(x0, generator), Digits(dequantise=True), steps=600)
     net.standardise(Digits().images)
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_checkpoint(path, net.state_dict() | {"options": net.options})
+    save_checkpoint(path, decoder_state(net))

@@ -13,7 +13,7 @@ from typing import overload
 import torch
 from torch import Tensor
 
-from minicm.checkpoint import CheckpointError, load_checkpoint, load_model
+from minicm.checkpoint import CheckpointError, load_teacher, load_trained
 from minicm.data.labels import LabelDropout
 from minicm.data.mixtures import GaussianMixture
 from minicm.data.named import CLASSES, MixtureName, classed
@@ -23,7 +23,7 @@ from minicm.nets.lora import add_lora, load_lora
 from minicm.objectives.dsm import DSM
 from minicm.objectives.lcd import LCD
 from minicm.recipes.points import small_mlp
-from minicm.runs.run import Recipe, is_teacher
+from minicm.runs.run import Recipe
 from minicm.schedules import VP, Denoise
 from minicm.times import LogNormalTimes
 from minicm.train import TrainConfig
@@ -69,10 +69,7 @@ def guided_teacher_of(path: Path | None, data: GaussianMixture) -> Denoise:
     """
     if path is None:
         return data.denoiser(CLOCK)
-    model = load_model(path)
-    if not is_teacher(load_checkpoint(path)) or model.net.classes == 0 or model.schedule != CLOCK:
-        raise CheckpointError(f"{path} holds no teacher that can be guided: train mixture-guided-teacher")
-    return model
+    return load_teacher(path, recipe="mixture-guided-teacher", shape=(2,), schedule=CLOCK, classes=CLASSES)
 
 
 def mixture_guided_teacher(
@@ -159,10 +156,10 @@ def mixture_lcf(
         weight=gentle_level_gap,
         mu=0.0,
     )
-    model = load_model(student).requires_grad_(True)
-    if is_teacher(load_checkpoint(student)) or not model.net.options["guidance"]:
+    trained = load_trained(student)
+    if trained.kind != "consistency" or not trained.header["model"]["options"]["guidance"]:
         raise CheckpointError(f"{student} holds no student with a w: train mixture-lcd")
-    return Recipe(model, objective, classed(data), config)
+    return Recipe(trained.model.requires_grad_(True), objective, classed(data), config)
 
 
 def guided_student(seed: int) -> Denoiser:

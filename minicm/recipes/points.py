@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minicm.checkpoint import CheckpointError, load_checkpoint, load_model
+from minicm.checkpoint import load_teacher
 from minicm.data.mixtures import GaussianMixture
 from minicm.data.named import DataName, ExactName, points_named
 from minicm.data.trajectories import Regression, Trajectories
@@ -28,8 +28,8 @@ from minicm.objectives.ect import ECT
 from minicm.objectives.ict import ICT
 from minicm.objectives.scm import SCM
 from minicm.objectives.tcd import TCD
-from minicm.runs.run import Recipe, is_teacher
-from minicm.schedules import EDM, Denoise, TrigFlow
+from minicm.runs.run import Recipe
+from minicm.schedules import Denoise, TrigFlow
 from minicm.solvers import heun_step
 from minicm.times import T_MIN, LogNormalAngles, LogNormalIndex, LogNormalTimes, karras_grid
 from minicm.train import Data, TrainConfig
@@ -45,23 +45,13 @@ def small_mlp(seed: int, **options: Any) -> MLP:
 def teacher_of(path: Path | None, data: Data) -> Denoise:
     """A trained teacher's average, or, without a path, the exact denoiser of a mixture.
 
-    Raises CheckpointError for a model that is no diffusion model, ValueError where there is no exact denoiser.
+    Raises CheckpointError for a model that is no teacher of points in the EDM clock, ValueError where no denoiser is exact.
     """
     if path is None:
         if not isinstance(data, GaussianMixture):
             raise ValueError("only ring, grid and random have an exact denoiser: give a trained --teacher")
         return data.denoiser()
-    return trained_teacher(path)
-
-
-def trained_teacher(path: Path) -> Denoiser:
-    """A trained mixture-teacher's average. Raises CheckpointError for a student, pictures and another clock."""
-    if not is_teacher(load_checkpoint(path)):
-        raise CheckpointError(f"{path} holds a consistency model, no diffusion teacher")
-    model = load_model(path)
-    if not isinstance(model.net, MLP) or model.schedule != EDM():
-        raise CheckpointError(f"{path} holds no teacher of points in the EDM clock: train mixture-teacher")
-    return model
+    return load_teacher(path, recipe="mixture-teacher", shape=(2,))
 
 
 def mixture_teacher(
@@ -179,7 +169,9 @@ def mixture_ect(
         teacher: run folder or checkpoint of a mixture-teacher to start from; random weights if not given
         config: how long and how fast
     """
-    net = small_mlp(config.seed) if teacher is None else trained_teacher(teacher).net.requires_grad_(True)
+    net = small_mlp(config.seed)
+    if teacher is not None:
+        net = load_teacher(teacher, recipe="mixture-teacher", shape=(2,)).net.requires_grad_(True)
     objective = ECT(
         stages=8,
         time_law=LogNormalTimes(mean=-0.5, std=2.0, low=T_MIN),

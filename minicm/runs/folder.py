@@ -1,34 +1,31 @@
-"""Folders of runs: each run has its own, one process at a time trains in it, and nothing that lies there is lost."""
+"""What surrounds a run: its folder, which is its own; a clean stop; and the machine that it runs on."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+import platform
 import re
 import signal
+import subprocess
 import sys
 import time
-import platform
-import subprocess
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
+
 import torch
 
-
 FILES = ("config.json", "log.jsonl", "checkpoint.safetensors")
+UNITS = {"s": 1, "min": 60, "h": 3600}  # seconds
 
 
+# ------------------------------------------- the folder: one process at a time, and nothing in it is lost
 def new_folder(runs: Path, name: str) -> Path:
     """Make runs/NAME-NNN with the first number that is free. Raises OSError where it cannot be made."""
-    taken = [
-        int(p.name.rpartition("-")[2])
-        for p in runs.glob(f"{name}-[0-9]*")
-        if p.name.rpartition("-")[2].isdigit()
-    ]
-    number = max(taken, default=0) + 1
+    endings = (path.name.rpartition("-")[2] for path in runs.glob(f"{name}-[0-9]*"))
+    number = max((int(ending) for ending in endings if ending.isdigit()), default=0) + 1
     while True:
         folder = runs / f"{name}-{number:03d}"
         try:
@@ -69,9 +66,7 @@ def alone(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with claimed(folder) as mine:
         if not mine:
-            raise FileExistsError(
-                f"another process trains in {folder}: wait for its end, or choose another folder"
-            )
+            raise FileExistsError(f"another process trains in {folder}: wait for its end, or choose another folder")
         yield
 
 
@@ -79,39 +74,25 @@ def emptied(folder: Path, overwrite: bool) -> None:
     """Remove a former run. Raises FileExistsError for one that may not go."""
     former = [folder / file for file in FILES]
     if any(file.exists() for file in former) and not overwrite:
-        raise FileExistsError(
-            f"{folder} holds a run already: --resume it, --overwrite it or choose another folder"
-        )
-    for file in former:
+        raise FileExistsError(f"{folder} holds a run already: --resume it, --overwrite it or choose another folder")
+    for file in [*former, *folder.glob("checkpoint.safetensors.*.part")]:
         file.unlink(missing_ok=True)
-    swept(folder)
 
 
 def shortened(folder: Path, k: int) -> None:
     """Drop what a killed run left after its last checkpoint, that of step k: log records, a line cut short, half a save."""
-    forget(folder / "log.jsonl", k)
-    swept(folder)
-
-
-def swept(folder: Path) -> None:
-    """Remove what a run that was killed while it saved has left."""
-    for part in folder.glob("checkpoint.safetensors.*.part"):
-        part.unlink(missing_ok=True)
-
-
-def forget(log: Path, k: int) -> None:
-    """Drop the records of steps after k, which a killed run logged but did not save, and a line cut short."""
+    log = folder / "log.jsonl"
     if log.exists():
         lines = log.read_text().splitlines(keepends=True)
         kept = (line for line in lines if line.endswith("}\n") and json.loads(line)["k"] <= k)
         beside = log.with_name("log.jsonl.part")
         beside.write_text("".join(kept))  # a full disk leaves the log as it was
         os.replace(beside, log)
+    for part in folder.glob("checkpoint.safetensors.*.part"):
+        part.unlink(missing_ok=True)
 
 
-UNITS = {"s": 1, "min": 60, "h": 3600}  # seconds
-
-
+# ------------------------------------------------------------------------- the end: a budget, or Ctrl-C
 def seconds_of(budget: str) -> float:
     """The seconds of a budget such as "90s", "9min" or "1.5h". Raises ValueError for anything else."""
     found = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(s|min|h)\s*", budget)
@@ -158,6 +139,7 @@ def stoppable(budget: str | None = None, started: float | None = None) -> Iterat
         signal.signal(signal.SIGINT, before)
 
 
+# ------------------------------------------------------------------ the machine: what it is, and its pace
 def machine() -> dict[str, Any]:
     """What the numbers were measured on, and with what."""
     return {

@@ -11,15 +11,23 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import torch
 from tqdm import tqdm
-from minicm.checkpoint import CheckpointError, describe, fingerprint, load_checkpoint, save_checkpoint
+
+from minicm.checkpoint import (
+    CheckpointError,
+    decoder_state,
+    describe,
+    fingerprint,
+    load_checkpoint,
+    save_checkpoint,
+)
 from minicm.denoiser import Denoiser
 from minicm.objectives.base import Objective
 from minicm.parallel import any_process, rank, world
-from minicm.runs.folder import alone, emptied, new_folder, shortened
-from minicm.runs.folder import Pace, peak_memory
-from minicm.runs.folder import Stop, seconds_of, stoppable
-from minicm.train import Data, Diverged, Step, TrainConfig, train
+from minicm.runs.folder import Pace, Stop, alone, emptied, new_folder, peak_memory, seconds_of, shortened, stoppable
+from minicm.train import Data, Diverged, Step, TrainConfig, device_named, train
 
 
 class Recipe(NamedTuple):
@@ -53,9 +61,7 @@ class RunOptions:
         if self.resume is not None and self.folder is not None:
             raise ValueError("a resumed run goes on in its own folder: give --resume or --folder, not both")
         if self.overwrite and self.folder is None:
-            raise ValueError(
-                "--overwrite starts a --folder again: say which; without one a run gets a new folder"
-            )
+            raise ValueError("--overwrite starts a --folder again: say which; without one a run gets a new folder")
 
 
 class Finished(NamedTuple):
@@ -75,43 +81,46 @@ def run(name: str, recipe: Recipe, options: dict[str, Any], where: RunOptions = 
     running step, with a checkpoint. A budget changes nothing else: learning rate and curricula are functions of (k, K)
     with K = config.steps, so a run that it cuts short has not closed its gap; resume it, or choose the steps to fit.
     Of several processes (torchrun) number 0 alone writes, and all look for a stop when they log.
-    Raises FileExistsError for a folder that holds a run or in which another process trains, CheckpointError for a checkpoint of another
-    recipe, Diverged (after which the last checkpoint stands).
+    Raises FileExistsError for a folder that holds a run or in which another process trains, CheckpointError for a
+    checkpoint of another recipe, Diverged (after which the last checkpoint stands).
     """
     called = time.perf_counter()
     if world() > 1 and where.folder is None and where.resume is None:
         raise ValueError("several processes share one run: name its folder by --folder or --resume")
-    header = {"recipe": name, "options": plain(options), "model": describe(recipe.model)}
-    header["teacher"] = fingerprint(getattr(recipe.objective, "teacher", None))
+    kept = {"recipe": name, "options": plain(options)} | facts(recipe)
+    header = {key: value for key, value in kept.items() if not isinstance(value, torch.Tensor)}
     state = None if where.resume is None else _state_of(where.resume, header)
     steps = train(*recipe, resume=state)  # a wrong device or state is refused before any folder is touched
-    folder = _folder(name, where)
+    folder, K = _folder(name, where), recipe.config.steps
     with alone(folder) if rank() == 0 else nullcontext():
         if rank() == 0:
             _prepare(folder, name, where, state, header | {"config": asdict(recipe.config)})
         started = time.perf_counter()
-        with (
-            stoppable(where.budget, called) as stop,
-            _bar(name, recipe.config.steps, state, where.quiet) as bar,
-        ):
-            step = _follow(steps, folder, header, recipe.config, where, stop, bar)
+        with stoppable(where.budget, called) as stop, _bar(name, K, state, where.quiet) as bar:
+            step = _follow(steps, folder, kept, recipe.config, where, stop, bar)
     if step is None:
-        raise CheckpointError(
-            f"{folder} has done all its {recipe.config.steps} steps: nothing is left to resume"
-        )
-    if step.k < recipe.config.steps and rank() == 0:
-        print(
-            f"stopped after step {step.k} of {recipe.config.steps}; to go on, give the same command and --resume {folder}",
-            file=sys.stderr,
-        )
-    interrupted = step.k < recipe.config.steps and (stop.wished or where.budget is None)
+        raise CheckpointError(f"{folder} has done all its {K} steps: nothing is left to resume")
+    if step.k < K and rank() == 0:
+        goes_on = f"to go on, give the same command and --resume {folder}"
+        print(f"stopped after step {step.k} of {K}; {goes_on}", file=sys.stderr)
+    interrupted = step.k < K and (stop.wished or where.budget is None)
     return Finished(folder, step.ema, step.k, time.perf_counter() - started, interrupted)
 
 
-def is_teacher(state: dict[str, Any]) -> bool:
-    """Whether a checkpoint's state is that of a diffusion model: its recipe is named ...teacher... or ...style-lora."""
-    name = str(state.get("recipe", ""))
-    return "teacher" in name.split("-") or name.endswith("style-lora")
+def facts(recipe: Recipe) -> dict[str, Any]:
+    """What a checkpoint says of its model, read from the recipe's objects; with the tensors of a decoder.
+
+    kind: "diffusion" or "consistency"; data: the data set's name, None for data of one's own; shape: of one sample;
+    model: its blueprint; decoder: of latents, their autoencoder; teacher: its fingerprint.
+    """
+    generator = torch.Generator(device_named(recipe.config.device))
+    return {
+        "kind": recipe.objective.kind,
+        "data": getattr(recipe.data, "name", None),
+        "shape": list(recipe.data.sample(1, generator)[0].shape[1:]),
+        "model": describe(recipe.model),
+        "teacher": fingerprint(getattr(recipe.objective, "teacher", None)),
+    } | decoder_state(getattr(recipe.data, "decoder", None))
 
 
 def plain(value: Any) -> Any:
@@ -123,10 +132,52 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def _state_of(path: Path, header: dict[str, Any]) -> dict[str, Any]:
+    """The state to go on from. Raises CheckpointError for a checkpoint of another recipe or other options."""
+    state = load_checkpoint(path)
+    for part, now in json.loads(json.dumps(header)).items():
+        if difference := _difference(part, state.get(part), now):
+            raise CheckpointError(f"{path} is of another run: {difference}")
+    if "k" not in state:
+        raise CheckpointError(f"{path} holds a model, but no training to go on with: resume a run's checkpoint")
+    return state
+
+
+def _difference(name: str, then: Any, now: Any) -> str | None:
+    """The first entry in which two headers differ, in words; the device may differ."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        keys = (key for key in {**now, **then} if key != "device")
+        parts = (_difference(f"{name}.{key}", then.get(key), now.get(key)) for key in keys)
+        return next(filter(None, parts), None)
+    return None if then == now else f"its {name} is {then}, this run's {now}"
+
+
+def _folder(name: str, where: RunOptions) -> Path:
+    """Where the run lives: where it was, where it was told to, or in a new place."""
+    if where.resume is not None:
+        return where.resume if where.resume.is_dir() else where.resume.parent
+    return where.folder or new_folder(where.runs, name)
+
+
+def _prepare(folder: Path, name: str, where: RunOptions, state: dict[str, Any] | None, config: dict[str, Any]) -> None:
+    """Free the folder of what must not stay, and write down what is run. Raises FileExistsError for a run that stays."""
+    if state is None:
+        emptied(folder, where.overwrite)
+    else:
+        shortened(folder, state["k"])
+    print(f"{name}: {folder}", file=sys.stderr)
+    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+
+
+def _bar(name: str, steps: int, state: dict[str, Any] | None, quiet: bool) -> tqdm:
+    done = state["k"] if state else 0
+    return tqdm(total=steps, initial=done, desc=name, unit="step", disable=quiet or rank() > 0, leave=False)
+
+
 def _follow(
     steps: Iterator[Step],
     folder: Path,
-    header: dict[str, Any],
+    kept: dict[str, Any],
     config: TrainConfig,
     where: RunOptions,
     stop: Stop,
@@ -142,62 +193,13 @@ def _follow(
             if rank() == 0 and (logged or last or stopping):
                 bar.set_postfix(_record(step, folder, config, pace))
             if rank() == 0 and (step.k % where.save_every == 0 or last or stopping):
-                saved = _save(folder, step, header)
+                saved = _save(folder, step, kept)
             if stopping:
                 break
     except Diverged as error:
-        kept = f"the checkpoint of step {saved}" if saved else "no checkpoint: none was saved yet"
-        raise Diverged(f"{error}; {folder} holds {kept}") from None
+        stands = f"the checkpoint of step {saved}" if saved else "no checkpoint: none was saved yet"
+        raise Diverged(f"{error}; {folder} holds {stands}") from None
     return step
-
-
-def _state_of(path: Path, header: dict[str, Any]) -> dict[str, Any]:
-    """The state to go on from. Raises CheckpointError for a checkpoint of another recipe or other options."""
-    state = load_checkpoint(path)
-    for part, now in json.loads(json.dumps(header)).items():
-        if difference := _difference(part, state.get(part), now):
-            raise CheckpointError(f"{path} is of another run: {difference}")
-    if "k" not in state:
-        raise CheckpointError(
-            f"{path} holds a model, but no training to go on with: resume a run's checkpoint"
-        )
-    return state
-
-
-def _difference(name: str, then: Any, now: Any) -> str | None:
-    """The first entry in which two headers differ, in words; the device may differ."""
-    if isinstance(then, dict) and isinstance(now, dict):
-        parts = (
-            _difference(f"{name}.{key}", then.get(key), now.get(key))
-            for key in {**now, **then}
-            if key != "device"
-        )
-        return next(filter(None, parts), None)
-    return None if then == now else f"its {name} is {then}, this run's {now}"
-
-
-def _folder(name: str, where: RunOptions) -> Path:
-    """Where the run lives: where it was, where it was told to, or in a new place."""
-    if where.resume is not None:
-        return where.resume if where.resume.is_dir() else where.resume.parent
-    return where.folder or new_folder(where.runs, name)
-
-
-def _prepare(
-    folder: Path, name: str, where: RunOptions, state: dict[str, Any] | None, config: dict[str, Any]
-) -> None:
-    """Free the folder of what must not stay, and write down what is run. Raises FileExistsError for a run that may not go."""
-    if state is None:
-        emptied(folder, where.overwrite)
-    else:
-        shortened(folder, state["k"])
-    print(f"{name}: {folder}", file=sys.stderr)
-    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
-
-
-def _bar(name: str, steps: int, state: dict[str, Any] | None, quiet: bool) -> tqdm:
-    done = state["k"] if state else 0
-    return tqdm(total=steps, initial=done, desc=name, unit="step", disable=quiet or rank() > 0, leave=False)
 
 
 def _record(step: Step, folder: Path, config: TrainConfig, pace: Pace) -> dict[str, str]:
@@ -205,12 +207,7 @@ def _record(step: Step, folder: Path, config: TrainConfig, pace: Pace) -> dict[s
     loss = step.loss.item()  # waits for a GPU, so that the pace is that of finished steps
     seconds, rate = pace(step.k, config.batch)
     memory = peak_memory(config.device)
-    record: dict[str, Any] = {
-        "k": step.k,
-        "loss": loss,
-        "lr": config.lr_at(step.k - 1),
-        "seconds": round(seconds, 3),
-    }
+    record: dict[str, Any] = {"k": step.k, "loss": loss, "lr": config.lr_at(step.k - 1), "seconds": round(seconds, 3)}
     record |= {"samples_per_second": round(rate, 1), "peak_memory_mb": memory and round(memory)}
     try:
         with open(folder / "log.jsonl", "a") as log:
@@ -220,9 +217,9 @@ def _record(step: Step, folder: Path, config: TrainConfig, pace: Pace) -> dict[s
     return {"loss": f"{loss:.4g}", "samples/s": f"{rate:.3g}", "MB": f"{memory or math.nan:.0f}"}
 
 
-def _save(folder: Path, step: Step, header: dict[str, Any]) -> int:
+def _save(folder: Path, step: Step, kept: dict[str, Any]) -> int:
     """Write the checkpoint, unless a weight is not finite, which on a GPU may not have been seen yet."""
     if not all(p.isfinite().all() for p in step.f.parameters()):
         raise Diverged(f"a weight is not finite after step {step.k}: lower lr, clip, or check the data")
-    save_checkpoint(folder / "checkpoint.safetensors", step.state() | header)
+    save_checkpoint(folder / "checkpoint.safetensors", step.state() | kept)
     return step.k

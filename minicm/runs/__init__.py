@@ -1,0 +1,1 @@
+"""A recipe in a folder: trained, logged, saved, stopped and resumed (`run`); samples drawn from what came out (`draw`)."""
