@@ -34,8 +34,13 @@ def evaluated(folder: Path) -> list[Row]:
     """A run's measures, from evaluation.json beside its checkpoint, which is written unless it is newer than that."""
     kept, checkpoint = folder / "evaluation.json", folder / "checkpoint.safetensors"
     if not kept.exists() or kept.stat().st_mtime < checkpoint.stat().st_mtime:
-        kept.write_text(json.dumps([asdict(row) for row in evaluate_trained(load_trained(folder))], indent=1) + "\n")
+        kept.write_text(json.dumps([asdict(row) for row in measured(folder)], indent=1) + "\n")
     return [Row(**row) for row in json.loads(kept.read_text())]
+
+
+def measured(folder: Path) -> list[Row]:
+    """All measures of a run."""
+    return evaluate_trained(load_trained(folder))
 
 
 def by_sampling(rows: list[Row]) -> dict[str, dict[str, Row]]:
