@@ -17,11 +17,11 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from minicm.checkpoint import load_trained
+from minicm.checkpoint import load_model, load_trained
 from minicm.data.digits import Digits
 from minicm.evaluate.pictures import few_steps, many_steps
 from minicm.evaluate.rows import Row
-from minicm.evaluate.trained import evaluate_trained, teacher_of
+from minicm.evaluate.trained import evaluate_trained
 from minicm.metrics.consistency import time_grid
 from minicm.plots.images import along_a_trajectory, edited, few_step_samples, interpolated, nearest_training
 from minicm.sampling import LEVELS
@@ -77,10 +77,8 @@ def cells(values: dict[str, float], unit: float) -> str:
 
 def figures(folder: Path) -> dict[str, Figure]:
     """The figures of a student in pixels, by the name of their file; its teacher is the one that its run names."""
-    run = load_trained(folder)
-    f, teacher = run.model, teacher_of(run)
-    if teacher is None:
-        raise ValueError(f"the teacher of {folder} is gone: train both anew")
+    student = load_trained(folder)
+    f, teacher = student.model, load_model(student.header["options"]["teacher"])
     train, test = Digits(), Digits(train=False)
     generator = torch.Generator().manual_seed(0)
     label = torch.arange(15) % 10
