@@ -15,19 +15,29 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minicm.schedules import EDM, Denoise, Schedule, expand, known_true
+from minicm.schedules import EDM, Denoise, Schedule, expand, readable
+
+
+def given(cond: dict[str, Tensor | None]) -> dict[str, Tensor]:
+    """What a denoiser is conditioned on, of label, w and u, by name; one that is None is not given.
+
+    Raises TypeError for any other name.
+    """
+    if wrong := cond.keys() - {"label", "w", "u"}:
+        raise TypeError(f'f(x, t, ...) takes label, w and u by name, got "{min(wrong)}"')
+    return {name: value for name, value in cond.items() if value is not None}
 
 
 class Denoiser(nn.Module):
     """x0_hat = c_skip x + c_out F(c_in x, c_noise): a diffusion model, or f with f(x, t_min) = x exactly.
 
     EDM, arXiv:2206.00364, Eq. 7 and Table 1; CM, arXiv:2303.01469, Eq. 5 and appendix C.
-    x (B, *D), t (B,), label, w, u (B,) or None -> (B, *D) in x's dtype. A diffusion teacher has t_min = 0; a
+    x (B, *D), t (B,), and by name label, w, u (B,) or None -> (B, *D) in x's dtype. A diffusion teacher has t_min = 0; a
     consistency function in EDM has t_min = 0.002, in VP and TrigFlow 0, where the unshifted formula is exact.
     With u (the network's second time; t_min if not given) the trajectory's point is schedule.step(x, x0_hat, t, u).
     Set `autocast = torch.bfloat16` to compute the network's products so; all around it keeps its precision.
     Raises ValueError for t of the wrong shape or outside [t_min, t_max], for labels that the network does not have, for
-    an x of whole numbers, and for t_min > 0 where alpha(t_min) is not 1.
+    an x of whole numbers, and for t_min > 0 where alpha(t_min) is not 1; TypeError for another name than label, w, u.
     """
 
     __call__: Callable[..., Tensor]  # for type checkers: nn.Module's own returns Any
@@ -63,40 +73,29 @@ class Denoiser(nn.Module):
         """How much of F is added; exactly 0 at t_min. (B,) -> (B,)."""
         return self._gap(t) * self.sigma_data / self._v(t)
 
-    def raw(
-        self,
-        x: Tensor,
-        t: Tensor,
-        label: Tensor | None = None,
-        w: Tensor | None = None,
-        u: Tensor | None = None,
-    ) -> Tensor:
+    def raw(self, x: Tensor, t: Tensor, **cond: Tensor | None) -> Tensor:
         """The network's output F(c_in x, c_noise(t)), (B, *D)."""
-        if u is None and self.second_time:
-            u = torch.full_like(t, self.t_min)  # the end of the trajectory
-        second = None if u is None else self.schedule.c_noise(u)
+        end = (
+            {"u": torch.full_like(t, self.t_min)} if self.second_time else {}
+        )  # of the trajectory, where no u is given
+        told = end | given(cond)
+        if "u" in told:
+            told["u"] = self.schedule.c_noise(told["u"])
         x_in, c_noise = expand(self.c_in(t), x) * x, self.schedule.c_noise(t)
         with nullcontext() if self.autocast is None else torch.autocast(x.device.type, self.autocast):
-            return self.net(x_in, c_noise, label=label, w=w, u=second)
+            return self.net(x_in, c_noise, **told)
 
-    def forward(
-        self,
-        x: Tensor,
-        t: Tensor,
-        label: Tensor | None = None,
-        w: Tensor | None = None,
-        u: Tensor | None = None,
-    ) -> Tensor:
-        self.schedule.check(t, x)
+    def forward(self, x: Tensor, t: Tensor, **cond: Tensor | None) -> Tensor:
+        told = given(cond)
+        for time in (t, told["u"]) if "u" in told else (t,):
+            self.schedule.check(time, x)
         t = t if t.is_floating_point() else t.double()  # a whole number would cut t_min to 0
-        if u is not None:
-            self.schedule.check(u, x)
-        if label is not None:
-            check_label(label, getattr(self.net, "classes", 0), x)
+        if "label" in told and getattr(self.net, "classes", 0):
+            check_label(told["label"], self.net.classes, x)
         # 1e-6: a t_min that went through another dtype or clock
-        if self.t_min and known_true((t < torch.full_like(t, self.t_min) * (1 - 1e-6)).any()):
+        if self.t_min and readable(t) and (t < torch.full_like(t, self.t_min) * (1 - 1e-6)).any():
             raise ValueError(f"t = {t.min().item():g} lies before t_min = {self.t_min:g}, where f(x, t_min) = x")
-        F = self.raw(x, t, label, w, u).to(torch.promote_types(x.dtype, torch.float32))
+        F = self.raw(x, t, **told).to(torch.promote_types(x.dtype, torch.float32))
         return (expand(self.c_skip(t), x) * x + expand(self.c_out(t), x) * F).to(x.dtype)
 
     def _gap(self, t: Tensor) -> Tensor:
@@ -110,17 +109,15 @@ class Denoiser(nn.Module):
 
 
 def check_label(label: Any, classes: int, x: Tensor) -> None:
-    """Refuse labels that are not (B,) whole numbers in 0..classes, for a network that knows classes.
+    """Refuse labels that are not (B,) whole numbers in 0..classes, `classes` itself being the null label.
 
-    `classes` itself is the null label. Values are looked at on the CPU only. Raises ValueError.
+    Values are looked at where they are `readable`. Raises ValueError.
     """
-    if not classes:
-        return
     whole = isinstance(label, Tensor) and label.dtype in (torch.int64, torch.int32)
     if not whole or label.shape != x.shape[:1]:
         got = f"{label.dtype} {tuple(label.shape)}" if isinstance(label, Tensor) else repr(label)
         raise ValueError(f"label must hold one whole number a sample, int64 of shape ({len(x)},), got {got}")
-    if known_true(((label < 0) | (label > classes)).any()):
+    if readable(label) and ((label < 0) | (label > classes)).any():
         raise ValueError(f"labels must be in 0..{classes}, {classes} for none, got {label.min()}..{label.max()}")
 
 
@@ -141,20 +138,13 @@ class Guided(nn.Module):
         self.sigma_data = getattr(denoiser, "sigma_data", None)
         self.second_time = getattr(denoiser, "second_time", False)
 
-    def forward(
-        self,
-        x: Tensor,
-        t: Tensor,
-        label: Tensor | None = None,
-        w: Tensor | None = None,
-        u: Tensor | None = None,
-    ) -> Tensor:
-        if label is not None or w is not None:
-            raise ValueError("label and w were given to guided() already; call the result with (x, t)")
-        given = {} if u is None else {"u": u}
+    def forward(self, x: Tensor, t: Tensor, **cond: Tensor | None) -> Tensor:
+        end = given(cond)
+        if end.keys() & {"label", "w"}:
+            raise ValueError("label and w were given to Guided already: call the result with (x, t)")
         label = torch.as_tensor(self.label, device=x.device).expand(len(x))
         w = expand(torch.as_tensor(self.w, device=x.device).expand(len(x)), x)
-        conditional, null = self.denoiser(x, t, label=label, **given), self.denoiser(x, t, **given)
+        conditional, null = self.denoiser(x, t, label=label, **end), self.denoiser(x, t, **end)
         return (conditional + w * (conditional - null)).to(x.dtype)
 
 
@@ -176,21 +166,13 @@ class InClock(nn.Module):
         inner, t = denoiser.schedule, torch.tensor([denoiser.t_min], dtype=torch.float64)
         self.t_min = schedule.t_of(inner.sigma(t) / inner.alpha(t)).item()
 
-    def forward(
-        self,
-        x: Tensor,
-        t: Tensor,
-        label: Tensor | None = None,
-        w: Tensor | None = None,
-        u: Tensor | None = None,
-    ) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, **cond: Tensor | None) -> Tensor:
         self.schedule.check(t, x)
-        inner = self.denoiser.schedule
-        t_inner = self._inner_time(t)
-        given = {"label": label, "w": w, "u": None if u is None else self._inner_time(u)}
-        given = {name: value for name, value in given.items() if value is not None}
-        scale = expand(inner.alpha(t_inner) / self.schedule.alpha(t), x)
-        return self.denoiser((scale * x).to(x.dtype), t_inner, **given)
+        t_inner, told = self._inner_time(t), given(cond)
+        if "u" in told:
+            told["u"] = self._inner_time(told["u"])
+        scale = expand(self.denoiser.schedule.alpha(t_inner) / self.schedule.alpha(t), x)
+        return self.denoiser((scale * x).to(x.dtype), t_inner, **told)
 
     def _inner_time(self, t: Tensor) -> Tensor:
         return self.denoiser.schedule.t_of(self.schedule.sigma(t) / self.schedule.alpha(t))
@@ -201,7 +183,7 @@ class FromPrediction(nn.Module):
 
     DDPM, arXiv:2006.11239, Eq. 15 (eps); arXiv:2202.00512, appendix D (v = alpha eps - sigma x0). The network is
     called with x unscaled and t in our clock; the timestep of a `diffusers` network is t - 1:
-    from_prediction(lambda x, t: unet(x, t - 1).sample, VP.linear(), "eps").
+    FromPrediction(lambda x, t: unet(x, t - 1).sample, VP.linear(), "eps").
     Conditioning is passed on by name where it is given. Raises ValueError for an unknown kind.
     """
 
@@ -213,17 +195,9 @@ class FromPrediction(nn.Module):
             raise ValueError(f'kind must be "eps", "v" or "x0", got {kind!r}')
         self.net, self.schedule, self.kind, self.t_min = net, schedule, kind, 0.0
 
-    def forward(
-        self,
-        x: Tensor,
-        t: Tensor,
-        label: Tensor | None = None,
-        w: Tensor | None = None,
-        u: Tensor | None = None,
-    ) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, **cond: Tensor | None) -> Tensor:
         self.schedule.check(t, x)
-        given = {"label": label, "w": w, "u": u}
-        prediction = self.net(x, t, **{name: value for name, value in given.items() if value is not None})
+        prediction = self.net(x, t, **given(cond))
         alpha, sigma = expand(self.schedule.alpha(t), x), expand(self.schedule.sigma(t), x)
         if self.kind == "x0":
             return prediction

@@ -62,9 +62,7 @@ def from_first(modules: Iterable[nn.Module]) -> None:
 
 
 def sum_gradients(loss: Tensor, parameters: Iterable[Tensor]) -> None:
-    """Sum a loss and the gradients over all processes, in place and in one exchange."""
-    if world() == 1:
-        return
+    """Sum a loss and the gradients over all processes, in place and in one exchange; there must be several."""
     values = [loss, *(p.grad for p in parameters if p.grad is not None)]
     flat = torch.cat([value.reshape(-1) for value in values])
     dist.all_reduce(flat)

@@ -87,7 +87,7 @@ def edm_sample(
     """
     schedule = denoise.schedule
     if not isinstance(schedule, EDM):
-        raise ValueError(f"edm_sample needs a denoiser in the EDM clock, got {schedule}: use in_clock(..., EDM())")
+        raise ValueError(f"edm_sample needs a denoiser in the EDM clock, got {schedule}: use InClock(..., EDM())")
     if not (s_churn >= 0 and s_noise >= 0):
         raise ValueError(f"s_churn and s_noise must be 0 (no noise) or more, got {s_churn:g}, {s_noise:g}")
     times = check_times(times, schedule, 0.0)

@@ -28,9 +28,9 @@ def expand(t: Tensor, x: Tensor) -> Tensor:
     return t.to(dtype).reshape(-1, *[1] * (x.ndim - 1))
 
 
-def known_true(condition: Tensor) -> bool:
-    """Whether a condition is known to hold; on an accelerator, where looking would stall it, and while compiling, none is."""
-    return condition.device.type == "cpu" and not torch.compiler.is_compiling() and bool(condition)
+def readable(t: Tensor) -> bool:
+    """Whether a check may look at values: on the CPU alone, since a look stalls an accelerator, and not while compiling."""
+    return t.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 class Schedule:
@@ -59,8 +59,10 @@ class Schedule:
         return t
 
     def velocity(self, x: Tensor, x0_hat: Tensor, t: Tensor) -> Tensor:
-        """The right-hand side dx/dt of the probability-flow ODE at (x, t)."""
-        raise NotImplementedError
+        """The right-hand side dx/dt of the probability-flow ODE at (x, t). Raises NotImplementedError in VP."""
+        raise NotImplementedError(
+            f"{type(self).__name__} defines no dx/dt; VP's times are whole numbers: there is no dx/dt"
+        )
 
     @property
     def prior_std(self) -> float:
@@ -70,22 +72,18 @@ class Schedule:
     def check(self, t: Tensor, x: Tensor | None = None) -> None:
         """Refuse times that are not (B,) beside x, or not in [0, t_max], and an x of whole numbers.
 
-        Values are looked at on the CPU only. Raises ValueError.
+        Values are looked at where they are `readable`. Raises ValueError.
         """
         if not hasattr(t, "device"):
             raise ValueError(f"t = {t} is no tensor: give one time a sample, such as torch.full((len(x),), {t})")
         if x is not None and not x.is_floating_point():
             raise ValueError(f"x has dtype {x.dtype}, which would cut the times to whole numbers: give floats")
         if x is not None and t.shape != x.shape[:1]:
-            raise ValueError(
-                f"t has shape {tuple(t.shape)} but x has shape {tuple(x.shape)}: "
-                f"give one time a sample, t.shape == ({x.shape[0] if x.ndim else '?'},)"
-            )
-        if t.device.type != "cpu" or t.numel() == 0 or torch.compiler.is_compiling():
-            return
-        low, high = (edge.item() for edge in t.detach().aminmax())
-        if not (low >= 0 and high <= self.t_max * (1 + 1e-6)):  # 1e-6: t_max itself, rounded to float32
-            bad = high if low >= 0 else low
+            shapes = f"t has shape {tuple(t.shape)} but x has shape {tuple(x.shape)}"
+            raise ValueError(f"{shapes}: give one time a sample, t.shape == {tuple(x.shape[:1])}")
+        # 1e-6: t_max itself, rounded to float32
+        if readable(t) and not (inside := (t >= 0) & (t <= self.t_max * (1 + 1e-6))).all():
+            bad = t[~inside].max().item()
             raise ValueError(f"t = {bad:g} is outside [0, {self.t_max:g}], the range of {type(self).__name__}")
 
     def add_noise(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
@@ -101,7 +99,7 @@ class Schedule:
         Raises ValueError where sigma(t) = 0: a clean point tells nothing of its noise.
         """
         sigma = self.sigma(t)
-        if known_true((sigma == 0).any()):
+        if readable(t) and (sigma == 0).any():
             raise ValueError("eps_hat needs sigma(t) > 0, got t = 0: no step can start from clean data")
         return ((x - expand(self.alpha(t), x) * x0_hat) / expand(sigma, x)).to(x.dtype)
 
@@ -221,7 +219,7 @@ class VP(Schedule):
 
     def check(self, t: Tensor, x: Tensor | None = None) -> None:
         super().check(t, x)
-        if known_true((t != t.round()).any()):
+        if readable(t) and (t != t.round()).any():
             raise ValueError(f"t = {t[t != t.round()][0].item():g} must be a whole number in 0..{self.t_max:g}")
 
     def alpha(self, t: Tensor) -> Tensor:
@@ -242,14 +240,6 @@ class VP(Schedule):
 
     def floor(self, t: Tensor) -> Tensor:
         return (t + 1e-9).floor()  # 1e-9: (1 - gamma) s may miss a whole number by rounding
-
-    def velocity(self, x: Tensor, x0_hat: Tensor, t: Tensor) -> Tensor:
-        """The v of v-prediction, alpha eps_hat - sigma x0_hat (arXiv:2202.00512, appendix D).
-
-        A table has no derivative in t; this is dx/dphi with the angle phi = arctan(sigma/alpha).
-        """
-        eps_hat = self.eps_hat(x, x0_hat, t)
-        return expand(self.alpha(t), x) * eps_hat - expand(self.sigma(t), x) * x0_hat
 
     def _look_up(self, t: Tensor) -> Tensor:
         table = self._tables.get(t.device)

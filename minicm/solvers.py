@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from minicm.schedules import Schedule, expand, known_true
+from minicm.schedules import Schedule, expand, readable
 
 Step = Callable[[Callable, Schedule, Tensor, Tensor, Tensor], Tensor]
 
@@ -32,7 +32,7 @@ def heun_step(denoise: Callable, schedule: Schedule, x: Tensor, t: Tensor, s: Te
     x0_t = denoise(x, t)
     x_s = schedule.step(x, x0_t, t, s)
     clean = schedule.sigma(s) == 0
-    if known_true(clean.all()):
+    if readable(s) and clean.all():
         return x_s
     s_noisy = torch.where(clean, t, s)  # a clean end has no slope: its correction is dropped below
     eps_t = schedule.eps_hat(x, x0_t, t)

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+T_MIN = 0.002  # the papers' epsilon, the earliest noise level
+
 TimeLaw = Callable[[int, torch.Generator], Tensor]  # (n, generator) -> times (n,)
-
-
 IndexLaw = Callable[[Tensor, int, torch.Generator], Tensor]  # (grid, n, generator) -> indices (n,)
 
 
 # ---------------------------------------------------------------------------------------------- grids
-def karras_grid(n: int, t_min: float = 0.002, t_max: float = 80.0, rho: float = 7.0) -> Tensor:
+def karras_grid(n: int, t_min: float = T_MIN, t_max: float = 80.0, rho: float = 7.0) -> Tensor:
     """The n times of EDM, ascending as in CM, equally spaced in t^(1/rho).
 
     EDM, arXiv:2206.00364, Eq. 5; CM, arXiv:2303.01469, section 4. Returns (n,), float64; the end points
@@ -54,9 +54,8 @@ def skip_grid(n: int, T: int = 1000) -> Tensor:
 def with_skip(grid: Tensor, skip: int) -> Tensor:
     """Every `skip`-th time of an ascending grid (N,), counted down from the last, and the first time of all.
 
-    LCM, arXiv:2310.04378, section 4.3. For 0..1000 and a skip (the paper's k) of 20 these are 0, 20, ..., 1000, the DDIM times of the
-    training script, which are 19, 39, ..., 999 in its numbering. Where it does not
-    divide N - 1, the lowest skip is shorter. Raises ValueError unless the grid ascends and 1 <= skip <= N - 1.
+    LCM, arXiv:2310.04378, section 4.3. For 0..1000 and a skip (the paper's k) of 20 these are 0, 20, ..., 1000, the DDIM
+    times of the training script, 19, 39, ..., 999 in its numbering. Where it does not divide N - 1, the lowest skip is shorter. Raises ValueError unless the grid ascends and 1 <= skip <= N - 1.
     """
     if grid.ndim != 1 or len(grid) < 2 or (grid.diff() <= 0).any():
         raise ValueError("skips need an ascending grid of at least two times, such as torch.arange(1001)")
@@ -168,6 +167,3 @@ def ect_gap(t: Tensor, stage: int, *, q: float = 2.0, k: float = 8.0, b: float =
     """
     n = 1 + k * torch.sigmoid(-b * t)
     return (t * (1 - n / q ** (stage + 1))).clamp(min=0)
-
-
-T_MIN = 0.002  # the papers' epsilon

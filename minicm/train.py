@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -137,14 +137,11 @@ def _updates(
     start: int,
 ) -> Iterator[Step]:
     """The loop itself, from update `start` on."""
-    f, f_target, ema, objective = models.values()
-    settings = asdict(config)
+    (f, f_target, ema, objective), settings = models.values(), asdict(config)
     for k in range(start, config.steps):
         x0, label = data.sample(config.batch, generator)
-        if len(x0) == 0:
-            raise ValueError(f"the data are empty: {config.batch} samples were asked for, none came")
-        if not x0.is_floating_point():
-            raise ValueError(f"the data have dtype {x0.dtype}: give floats, such as pictures in [-1, 1]")
+        if k == start:
+            _check_batch(x0, config.batch)
         draw = objective.draw(x0, label, k, config.steps, generator)
         optimiser.zero_grad()
         loss = torch.zeros((), device=x0.device, dtype=x0.dtype)
@@ -156,20 +153,27 @@ def _updates(
         _descend(loss, x0, optimiser, config, k)
         ema_update(f_target, f, objective.target_decay(k, config.steps))
         ema_update(ema, f, power_decay(k + 1) if config.ema is None else config.ema)
-        state = partial(state_of, k + 1, models, optimiser, generator, settings)
-        yield Step(k + 1, loss, f, f_target, ema, state)
+        yield Step(k + 1, loss, f, f_target, ema, partial(state_of, k + 1, models, optimiser, generator, settings))
+
+
+def _check_batch(x0: Tensor, batch: int) -> None:
+    if len(x0) == 0:
+        raise ValueError(f"the data are empty: {batch} samples were asked for, none came")
+    if not x0.is_floating_point():
+        raise ValueError(f"the data have dtype {x0.dtype}: give floats, such as pictures in [-1, 1]")
 
 
 def _descend(loss: Tensor, x0: Tensor, optimiser: torch.optim.Optimizer, config: TrainConfig, k: int) -> None:
+    """The update by the gradients that are there. Raises Diverged, before it, where they or the loss are not finite."""
     group = optimiser.param_groups[0]
-    sum_gradients(loss, group["params"])
+    if world() > 1:
+        sum_gradients(loss, group["params"])
     norm = nn.utils.clip_grad_norm_(group["params"], math.inf if config.clip is None else config.clip)
     look = loss.device.type == "cpu" or (k + 1) % 100 == 0  # a look waits for the GPU
     if look and not (loss + norm).isfinite():
         cause = "the gradient" if loss.isfinite() else "the loss" if x0.isfinite().all() else "the data"
-        raise Diverged(
-            f"{cause} is not finite at step {k + 1} of {config.steps}: lower lr (now {config.lr:g}), clip, or check the data"
-        )
+        at = f"at step {k + 1} of {config.steps}"
+        raise Diverged(f"{cause} is not finite {at}: lower lr (now {config.lr:g}), clip, or check the data")
     group["lr"] = config.lr_at(k)
     optimiser.step()
 
@@ -181,10 +185,8 @@ def _optimiser(f: nn.Module, objective: Objective, config: TrainConfig) -> torch
             "f has no weights that require a gradient, as averages and loaded models have none: nothing to train; "
             "call f.requires_grad_(True)"
         )
-    betas = (config.beta1, config.beta2)
-    if config.radam:
-        return torch.optim.RAdam(parameters, lr=config.lr, betas=betas)
-    return torch.optim.Adam(parameters, lr=config.lr, betas=betas, fused=True)
+    kind = torch.optim.RAdam if config.radam else partial(torch.optim.Adam, fused=True)
+    return kind(parameters, lr=config.lr, betas=(config.beta1, config.beta2))
 
 
 def device_named(name: str) -> torch.device:
@@ -196,31 +198,3 @@ def device_named(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f'device "{name}" is not there ({str(error).splitlines()[0]}): use "cpu"') from None
     return device
-
-
-Net = TypeVar("Net", bound=nn.Module)
-
-
-def fit(
-    net: Net,
-    loss: Callable[[Tensor, Any, torch.Generator], Tensor],  # (x0, label, or None as data has it, generator) -> (B,)
-    data: Data,
-    *,
-    steps: int,  # updates
-    batch: int = 128,  # samples an update
-    lr: float = 2e-3,  # peak of one rise and fall of the learning rate
-    seed: int = 0,  # of data and of what the loss draws; the weights are given
-    device: torch.device | str = "cpu",
-) -> Net:
-    """Train a network on a loss of its own and return it frozen, in evaluation mode. No averages, no checkpoints."""
-    net = net.to(device).train()
-    generator = torch.Generator(device).manual_seed(seed)
-    optimiser = torch.optim.Adam(net.parameters(), lr=lr, fused=True)
-    rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=steps)
-    for _ in range(steps):
-        x0, label = data.sample(batch, generator)
-        optimiser.zero_grad()
-        loss(x0, label, generator).mean().backward()
-        optimiser.step()
-        rate.step()
-    return net.eval().requires_grad_(False)

@@ -13,13 +13,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from minicm.data.exact_flow import transport
 from minicm.data.posterior import Posterior, check_mixture
-from minicm.schedules import EDM, Schedule, known_true
+from minicm.schedules import EDM, Schedule, readable
+from minicm.times import T_MIN
 
 Time = float | Tensor  # one for all samples, or (B,)
 Label = int | Tensor | None  # one for all, (B,) int64, or None: the null label
@@ -157,7 +159,7 @@ class GaussianMixture:
         y = transport(posterior.score, *moments, y, start, end, *cond)
         return torch.where((start == end)[:, None], x, (alpha * y).T.to(x.dtype))
 
-    def consistency(self, x: Tensor, t: Time, t_min: float = 0.002, label: Label = None, w: Scale = None) -> Tensor:
+    def consistency(self, x: Tensor, t: Time, t_min: float = T_MIN, label: Label = None, w: Scale = None) -> Tensor:
         """The true consistency function f*(x, t) in the EDM clock: the flow from t to t_min. (B, d) -> (B, d).
 
         CM, arXiv:2303.01469, section 3; t_min is the paper's epsilon.
@@ -213,7 +215,7 @@ class GaussianMixture:
         label = torch.as_tensor(self.classes if label is None else label, device=x.device)
         if label.shape not in ((), x.shape[:1]) or label.is_floating_point():
             raise ValueError(f"label must be an int or ({len(x)},) int64, got {tuple(label.shape)} {label.dtype}")
-        if known_true((label < 0).any() | (label > self.classes).any()):
+        if readable(label) and ((label < 0) | (label > self.classes)).any():
             raise ValueError(f"labels must be in 0..{self.classes}, {self.classes} for none, got {label.tolist()}")
         log_prior = self._posterior(x).log_prior[:, label.expand(len(x))]
         if w is None:
@@ -241,7 +243,7 @@ class ExactDenoiser:
         """Standard deviation of the data per dimension."""
         return self.mixture.sigma_data
 
-    def __call__(self, x: Tensor, t: Time, label: Label = None, w: Scale = None, u: Tensor | None = None) -> Tensor:
+    def __call__(self, x: Tensor, t: Time, *, label: Label = None, w: Scale = None, u: Any = None) -> Tensor:
         point, cond = self.mixture._enter(x, t, self.schedule), self.mixture._condition(x, label, w)
         return self.mixture._posterior(x).x0_hat(*point, *cond).T.to(x.dtype)
 

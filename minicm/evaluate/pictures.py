@@ -23,10 +23,10 @@ from minicm.evaluate.rows import Row
 from minicm.metrics.consistency import paired_error, rms, time_grid
 from minicm.metrics.images import Reference, measure_images
 from minicm.nets.classifier import Classifier
+from minicm.runs.fit import fit
 from minicm.sampling import LEVELS, sample, sampling_times
 from minicm.schedules import Denoise, Schedule
 from minicm.solvers import solve
-from minicm.train import fit
 
 Decode = Callable[[Tensor], Tensor]  # latents (or pixels) -> pictures
 PART = 500  # pictures that go through a network at once

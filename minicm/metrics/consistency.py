@@ -11,7 +11,7 @@ from torch import Tensor
 from minicm.data.mixtures import GaussianMixture
 from minicm.metrics.clouds import points
 from minicm.schedules import EDM, Denoise, Schedule
-from minicm.times import karras_grid
+from minicm.times import T_MIN, karras_grid
 
 
 def paired_error(a: Tensor, b: Tensor, unit: float = 1.0) -> Tensor:
@@ -31,7 +31,7 @@ def rms(errors: Tensor) -> float:
     return errors.square().mean().sqrt().item()
 
 
-def time_grid(schedule: Schedule, n: int, t_min: float = 0.0, lowest: float = 0.002) -> Tensor:
+def time_grid(schedule: Schedule, n: int, t_min: float = 0.0, lowest: float = T_MIN) -> Tensor:
     """Times from just above t_min to t_max, ascending, equally spaced in (sigma/alpha)^(1/7) in every clock.
 
     EDM, arXiv:2206.00364, Eq. 5, carried over by `t_of`. t_min itself is left out (f is x there), or, where t_min = 0,
@@ -49,14 +49,14 @@ def time_grid(schedule: Schedule, n: int, t_min: float = 0.0, lowest: float = 0.
 class ExactConsistency:
     """The exact f* of a mixture in any clock, called like a `Denoiser`: the model without error.
 
-    CM, arXiv:2303.01469, section 3. (x, t, label=None, w=None) -> x0_hat, with .schedule and .t_min.
+    CM, arXiv:2303.01469, section 3. (x, t, label=..., w=...) -> x0_hat, with .schedule and .t_min.
     """
 
     mixture: GaussianMixture
     schedule: Schedule = field(default_factory=EDM)
-    t_min: float = 0.002
+    t_min: float = T_MIN
 
-    def __call__(self, x: Tensor, t: Tensor, label: Tensor | None = None, w: Tensor | None = None) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor, *, label: Tensor | None = None, w: Tensor | None = None) -> Tensor:
         return self.mixture.flow(x, t, self.t_min, self.schedule, label, w)
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from minicm.data.mixtures import GaussianMixture
+from minicm.denoiser import given
 from minicm.metrics import paired_error, rms, time_grid
 from minicm.objectives.tcd import trajectory_point
 from minicm.schedules import Denoise, Schedule, expand
@@ -23,7 +24,7 @@ from minicm.schedules import Denoise, Schedule, expand
 class ExactTrajectory:
     """The exact f of TCD, called like a `Denoiser`: x0_hat is where the line from (x, t) through the flow's point at u ends.
 
-    TCD, arXiv:2402.19159, section 4. (x, t, u, label=None, w=None) -> x0_hat (B, d); at u = t, where every line
+    TCD, arXiv:2402.19159, section 4. (x, t, u=..., label=..., w=...) -> x0_hat (B, d); at u = t, where every line
     goes through, the denoiser.
     """
 
@@ -32,20 +33,14 @@ class ExactTrajectory:
     t_min: float
     second_time = True
 
-    def __call__(
-        self,
-        x: Tensor,
-        t: Tensor,
-        label: Tensor | None = None,
-        w: Tensor | None = None,
-        u: Tensor | None = None,
-    ) -> Tensor:
-        u = torch.full_like(t, self.t_min) if u is None else u
-        x_u = self.mixture.flow(x.double(), t, u, self.schedule, label, w)
+    def __call__(self, x: Tensor, t: Tensor, **cond: Tensor | None) -> Tensor:
+        told = given(cond)
+        u = told.pop("u", torch.full_like(t, self.t_min))
+        x_u = self.mixture.flow(x.double(), t, u, self.schedule, **told)
         alpha_t, alpha_u = (expand(self.schedule.alpha(time), x.double()) for time in (t, u))
         kept = expand(self.schedule.sigma(u) / self.schedule.sigma(t), x.double())
         line = (x_u - kept * x) / (alpha_u - kept * alpha_t)
-        tangent = self.mixture.denoiser(self.schedule)(x.double(), t, label, w)
+        tangent = self.mixture.denoiser(self.schedule)(x.double(), t, **told)
         return torch.where((u == t)[:, None], tangent, line).to(x.dtype)
 
 

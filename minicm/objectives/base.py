@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from minicm.denoiser import Guided
 from minicm.schedules import VP, Denoise
 from minicm.times import IndexLaw
 
@@ -32,11 +34,9 @@ class Draw:
 
     def __getitem__(self, index: Any) -> Draw:
         """The draw of some of the samples: a permutation, a slice of a global batch."""
-        parts = {field.name: getattr(self, field.name) for field in fields(self)}
-        on_cpu = index.cpu() if isinstance(index, Tensor) else index
-        seed = parts.pop("seed")[on_cpu]
-        chosen: dict[str, Any] = {n: None if part is None else part[index] for n, part in parts.items()}
-        return Draw(seed=seed, **chosen)
+        index = index.cpu() if isinstance(index, Tensor) else index  # where the seeds are
+        parts: dict[str, Any] = {name: None if part is None else part[index] for name, part in vars(self).items()}
+        return Draw(**parts)
 
 
 class Objective(nn.Module):
@@ -77,9 +77,46 @@ class Objective(nn.Module):
         return self.loss(f, f_target, x0, label, self.draw(x0, label, k, K, generator), k, K)
 
 
+class Distillation(Objective):
+    """An objective with a teacher: the frozen model, one clock for it and f, and a target of constant decay.
+
+    teacher: a diffusion model called (x, t, label=...) with a `schedule`, or None where the data take its place.
+    Raises ValueError unless 0 <= mu < 1.
+    """
+
+    def __init__(self, teacher: Denoise | None, mu: float = 0.0) -> None:
+        super().__init__()
+        if not 0 <= mu < 1:
+            raise ValueError(f"the target's decay mu must lie in [0, 1), got {mu}: at 1 the target never moves")
+        self.frozen = (teacher,)  # in a tuple, so that its weights are not taken for the objective's own
+        self.mu = mu
+
+    @property
+    def teacher(self) -> Any:
+        """The frozen diffusion model, or None."""
+        return self.frozen[0]
+
+    def guided(self, label: Tensor | None, w: Tensor | None) -> Callable:
+        """The teacher with its label and, where there is one and a w, guided; no label is all null: nothing to guide."""
+        return partial(self.teacher, label=label) if label is None or w is None else Guided(self.teacher, label, w)
+
+    def check_clock(self, f: Denoise) -> None:
+        """Raises ValueError where f and the teacher count time differently: the teacher's point would not be f's."""
+        if self.teacher is not None and getattr(f, "schedule", self.teacher.schedule) != self.teacher.schedule:
+            raise ValueError("f and the teacher have different clocks: use InClock(teacher, f.schedule)")
+
+    def target_decay(self, k: int, K: int) -> float:
+        return self.mu
+
+
 def unit_noise(x0: Tensor, generator: torch.Generator) -> Tensor:
     """eps ~ N(0, I) in the shape and dtype of x0."""
     return torch.randn(x0.shape, generator=generator, device=x0.device, dtype=x0.dtype)
+
+
+def noisy_draw(x0: Tensor, k: int, generator: torch.Generator, *, t: Tensor, s: Tensor | None = None) -> Draw:
+    """The draw at given times (B,): beside them unit noise in x0's shape and dtype, and the seeds of dropout."""
+    return Draw(t=t, s=s, eps=unit_noise(x0, generator), seed=dropout_seeds(len(x0), k, generator))
 
 
 def dropout_seeds(n: int, k: int, generator: torch.Generator) -> Tensor:
@@ -95,12 +132,7 @@ def interval_draw(grid: Tensor, index_law: IndexLaw, x0: Tensor, k: int, generat
     """
     grid = grid.to(generator.device, non_blocking=True)  # a blocking copy would wait for the GPU
     n = index_law(grid, len(x0), generator)
-    return Draw(
-        t=grid[n + 1],
-        s=grid[n],
-        eps=unit_noise(x0, generator),
-        seed=dropout_seeds(len(x0), k, generator),
-    )
+    return noisy_draw(x0, k, generator, t=grid[n + 1], s=grid[n])
 
 
 def whole_times(teacher: Denoise | None) -> Tensor:
@@ -110,12 +142,6 @@ def whole_times(teacher: Denoise | None) -> Tensor:
         reason = "there is no teacher" if teacher is None else f"the teacher's clock is {schedule}"
         raise ValueError(f"skips are counted on 0..T of a VP clock, but {reason}: give it a grid of times")
     return torch.arange(len(schedule.alpha_bar), dtype=torch.float64)
-
-
-def check_clock(f: Denoise, teacher: Denoise | None) -> None:
-    """Raises ValueError where f and the teacher count time differently: the solver's point would not be f's."""
-    if teacher is not None and getattr(f, "schedule", teacher.schedule) != teacher.schedule:
-        raise ValueError("f and the teacher have different clocks: use in_clock(teacher, f.schedule)")
 
 
 def check_guidance(teacher: Denoise | None, w_range: tuple[float, float]) -> None:
@@ -142,12 +168,10 @@ def default_generator(device: torch.device) -> torch.Generator:
 def dropout_from(seed: Tensor) -> Iterator[None]:
     """Draw dropout masks from the first of the seeds, on the CPU and a GPU in use, and restore their global state."""
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    first = int(seed[0])
     with torch.random.fork_rng(devices=devices):
         # torch.manual_seed would queue a call, with its stack, for every kind of device not in use: each step 1 ms
-        torch.default_generator.manual_seed(first)
-        if devices:
-            torch.cuda.manual_seed(first)
+        for generator in (torch.default_generator, *(torch.cuda.default_generators[i] for i in devices)):
+            generator.manual_seed(int(seed[0]))
         yield
 
 

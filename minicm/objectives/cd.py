@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from minicm.distances import Distance, l2
-from minicm.objectives.base import Draw, Objective, check_clock, constant, interval_draw, predict_pair
+from minicm.objectives.base import Distillation, Draw, constant, interval_draw, predict_pair
 from minicm.schedules import Denoise
 from minicm.solvers import Step, heun_step
 from minicm.times import IndexLaw, UniformIndex
@@ -30,7 +30,7 @@ from minicm.times import IndexLaw, UniformIndex
 Weight = Callable[[Tensor, Tensor], Tensor]
 
 
-class CD(Objective):
+class CD(Distillation):
     """Consistency distillation from a frozen teacher, on a grid of the teacher's clock.
 
     CM, arXiv:2303.01469, Algorithm 2. teacher: a diffusion model called (x, t, label) with a `schedule`.
@@ -48,19 +48,11 @@ class CD(Objective):
         weight: Weight = constant,  # lambda(t, s)
         mu: float = 0.0,  # the target's decay; 0: a stop-gradient copy of f
     ) -> None:
-        super().__init__()
+        super().__init__(teacher, mu)
         if isinstance(grid, Tensor) and (grid.ndim != 1 or len(grid) < 2 or (grid.diff() <= 0).any()):
             raise ValueError("CD needs an ascending grid of at least two times, such as karras_grid(18)")
-        if not 0 <= mu < 1:
-            raise ValueError(f"the target's decay mu must lie in [0, 1), got {mu}: at 1 the target never moves")
-        self.frozen = (teacher,)  # in a tuple, so that its weights are not taken for the objective's own
         self.grid, self.step, self.index_law = grid, step, index_law
-        self.distance, self.weight, self.mu = distance, weight, mu
-
-    @property
-    def teacher(self) -> Denoise:
-        """The frozen diffusion model."""
-        return self.frozen[0]
+        self.distance, self.weight = distance, weight
 
     def draw(self, x0: Tensor, label: Tensor | None, k: int, K: int, generator: torch.Generator) -> Draw:
         grid = self.grid if isinstance(self.grid, Tensor) else self.grid(k, K)
@@ -69,13 +61,10 @@ class CD(Objective):
     def loss(
         self, f: Denoise, f_target: Denoise, x0: Tensor, label: Tensor | None, draw: Draw, k: int, K: int
     ) -> Tensor:
-        check_clock(f, self.teacher)
+        self.check_clock(f)
         t, s, schedule = draw.t, draw.s, self.teacher.schedule
         x_t = schedule.add_noise(x0, draw.eps, t)
         with torch.no_grad():
             x_s = self.step(partial(self.teacher, label=label), schedule, x_t, t, s)
         y, y_target = predict_pair(lambda: f(x_t, t, label=label), lambda: f_target(x_s, s, label=label), draw.seed)
         return self.weight(t, s).to(x0.dtype) * self.distance(y, y_target)
-
-    def target_decay(self, k: int, K: int) -> float:
-        return self.mu

@@ -24,7 +24,7 @@ from torch import Tensor
 from minicm.distances import Distance, l2
 from minicm.objectives.base import Draw, Objective, constant, interval_draw, predict_pair
 from minicm.schedules import Denoise
-from minicm.times import IndexLaw, UniformIndex, ct_decay, ct_points, karras_grid
+from minicm.times import T_MIN, IndexLaw, UniformIndex, ct_decay, ct_points, karras_grid
 
 
 class CT(Objective):
@@ -39,7 +39,7 @@ class CT(Objective):
         s0: int = 2,  # grid points at the start, N(0)
         s1: int = 150,  # grid intervals at the end: N(K) = s1 + 1
         mu0: float = 0.9,  # the target's decay at the start; 0: a stop-gradient copy of f throughout
-        t_min: float = 0.002,  # first time of the grid, noise level
+        t_min: float = T_MIN,  # first time of the grid, noise level
         t_max: float = 80.0,  # last time of the grid, noise level
         rho: float = 7.0,  # curvature of the Karras grid
         index_law: IndexLaw = UniformIndex(),  # which interval of the grid

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from minicm.denoiser import Denoiser
 from minicm.distances import l2
-from minicm.objectives.base import Draw, Objective, dropout_from, dropout_seeds, unit_noise
+from minicm.objectives.base import Draw, Objective, dropout_from, noisy_draw
 from minicm.times import LogNormalTimes, TimeLaw
 
 
@@ -40,11 +40,7 @@ class DSM(Objective):
         self.time_law = time_law
 
     def draw(self, x0: Tensor, label: Tensor | None, k: int, K: int, generator: torch.Generator) -> Draw:
-        return Draw(
-            t=self.time_law(len(x0), generator),
-            eps=unit_noise(x0, generator),
-            seed=dropout_seeds(len(x0), k, generator),
-        )
+        return noisy_draw(x0, k, generator, t=self.time_law(len(x0), generator))
 
     def loss(
         self, f: Denoiser, f_target: Denoiser, x0: Tensor, label: Tensor | None, draw: Draw, k: int, K: int

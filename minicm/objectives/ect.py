@@ -27,9 +27,9 @@ import torch
 from torch import Tensor
 
 from minicm.distances import Distance, pseudo_huber
-from minicm.objectives.base import Draw, Objective, dropout_seeds, inverse_gap, predict_pair, unit_noise
+from minicm.objectives.base import Draw, Objective, inverse_gap, noisy_draw, predict_pair
 from minicm.schedules import Denoise
-from minicm.times import LogNormalTimes, TimeLaw, ect_gap
+from minicm.times import T_MIN, LogNormalTimes, TimeLaw, ect_gap
 
 
 class ECT(Objective):
@@ -46,7 +46,7 @@ class ECT(Objective):
         q: float = 2.0,  # how much the gap shrinks
         k: float = 8.0,  # how much wider the gap is at small t
         b: float = 1.0,  # how fast that wears off, per unit of t
-        time_law: TimeLaw = LogNormalTimes(mean=-1.1, std=2.0, low=0.002),  # of t, noise level
+        time_law: TimeLaw = LogNormalTimes(mean=-1.1, std=2.0, low=T_MIN),  # of t, noise level
         distance: Distance = pseudo_huber(0.0),  # (B, *D), (B, *D) -> (B,); c = 0 is the plain norm
         weight: Callable[[Tensor, Tensor], Tensor] = inverse_gap,  # lambda(t, s)
     ) -> None:
@@ -64,12 +64,8 @@ class ECT(Objective):
 
     def draw(self, x0: Tensor, label: Tensor | None, k: int, K: int, generator: torch.Generator) -> Draw:
         t = self.time_law(len(x0), generator)
-        return Draw(
-            t=t,
-            s=ect_gap(t, self.stage(k, K), q=self.q, k=self.k, b=self.b),
-            eps=unit_noise(x0, generator),
-            seed=dropout_seeds(len(x0), k, generator),
-        )
+        s = ect_gap(t, self.stage(k, K), q=self.q, k=self.k, b=self.b)
+        return noisy_draw(x0, k, generator, t=t, s=s)
 
     def loss(
         self, f: Denoise, f_target: Denoise, x0: Tensor, label: Tensor | None, draw: Draw, k: int, K: int

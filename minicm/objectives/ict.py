@@ -26,7 +26,7 @@ from torch import Tensor
 from minicm.distances import Distance, pseudo_huber
 from minicm.objectives.base import Draw, Objective, interval_draw, inverse_gap, predict_pair
 from minicm.schedules import Denoise
-from minicm.times import IndexLaw, LogNormalIndex, doubling_points, karras_grid
+from minicm.times import T_MIN, IndexLaw, LogNormalIndex, doubling_points, karras_grid
 
 
 class ICT(Objective):
@@ -41,7 +41,7 @@ class ICT(Objective):
         *,
         s0: int = 10,  # grid intervals at the start
         s1: int = 1280,  # grid intervals at the end
-        t_min: float = 0.002,  # first time of the grid, noise level
+        t_min: float = T_MIN,  # first time of the grid, noise level
         t_max: float = 80.0,  # last time of the grid, noise level
         rho: float = 7.0,  # curvature of the Karras grid
         index_law: IndexLaw = LogNormalIndex(),  # which interval of the grid

@@ -16,7 +16,7 @@ Differs from CD in: the guidance, which the student learns as an input, so that 
 the skip (the paper's k), without which a grid of 1000 steps learns too slowly. Latent consistency fine-tuning (section 4.4)
 goes without a teacher, from an f that is trained already: LCD(None, grid=..., ...) takes x0 for the teacher's
 x0_hat, as CT does, and keeps w and the skip.
-Simplified: no autoencoder; f in our own preconditioning or in LCM's (`lcm_boundary`), which ends at t = 1 instead of 0.
+Simplified: no autoencoder; f in our own preconditioning or in LCM's (`LCMBoundary`), which ends at t = 1 instead of 0.
 """
 
 from __future__ import annotations
@@ -27,12 +27,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from minicm.denoiser import Guided
+from minicm.denoiser import given
 from minicm.distances import Distance, pseudo_huber
 from minicm.objectives.base import (
+    Distillation,
     Draw,
-    Objective,
-    check_clock,
     check_guidance,
     constant,
     interval_draw,
@@ -40,19 +39,19 @@ from minicm.objectives.base import (
     uniform_guidance,
     whole_times,
 )
-from minicm.schedules import VP, Denoise, expand, known_true
+from minicm.schedules import VP, Denoise, expand, readable
 from minicm.solvers import Step, euler_step
 from minicm.times import IndexLaw, UniformIndex, with_skip
 
 
-class LCD(Objective):
+class LCD(Distillation):
     """Latent consistency distillation from a label-conditional teacher; with teacher None, fine-tuning on data.
 
     LCM, arXiv:2310.04378, Algorithm 1 and section 4.4. teacher: a diffusion model called (x, t, label) with a `schedule`,
     trained with its label dropped now and then (`data.labels.LabelDropout`). x0 (B, *D), label (B,) -> losses (B,).
-    Raises ValueError for a skip that does not fit the grid, a w_range that is not 0 <= low <= high, mu outside
-    [0, 1), a teacher without classes, a clock without a grid, an f in
-    another clock than the teacher's, and in `draw` where there is a teacher and no label.
+    Raises ValueError for a skip that does not fit the grid, a w_range that is not 0 <= low <= high, mu outside [0, 1),
+    a teacher without classes, a clock without a grid, an f in another clock than the teacher's, and in `draw` where
+    there is a teacher and no label.
     """
 
     def __init__(
@@ -68,20 +67,11 @@ class LCD(Objective):
         weight: Callable[[Tensor, Tensor], Tensor] = constant,  # lambda(t, s)
         mu: float = 0.95,  # the target's decay; 0: a stop-gradient copy of f
     ) -> None:
-        super().__init__()
+        super().__init__(teacher, mu)
         check_guidance(teacher, w_range)
-        if not 0 <= mu < 1:
-            raise ValueError(f"the target's decay mu must lie in [0, 1), got {mu}: at 1 it never moves")
-        self.frozen = (teacher,)  # in a tuple, so that its weights are not taken for the objective's own
         self.grid = with_skip(whole_times(teacher) if grid is None else grid, skip)
-        self.w_range = w_range
-        self.step, self.index_law = step, index_law
-        self.distance, self.weight, self.mu = distance, weight, mu
-
-    @property
-    def teacher(self) -> Denoise | None:
-        """The frozen diffusion model; None where the data take its place."""
-        return self.frozen[0]
+        self.w_range, self.step, self.index_law = w_range, step, index_law
+        self.distance, self.weight = distance, weight
 
     def draw(self, x0: Tensor, label: Tensor | None, k: int, K: int, generator: torch.Generator) -> Draw:
         if label is None and self.teacher is not None:
@@ -92,25 +82,17 @@ class LCD(Objective):
     def loss(
         self, f: Denoise, f_target: Denoise, x0: Tensor, label: Tensor | None, draw: Draw, k: int, K: int
     ) -> Tensor:
-        check_clock(f, self.teacher)
+        self.check_clock(f)
         t, w = draw.t, draw.w
         s = draw.s.clamp(min=f.t_min)  # LCM's own boundary is at t = 1, not at 0
         x_t = f.schedule.add_noise(x0, draw.eps, t)
+        denoise = (lambda x, t: x0) if self.teacher is None else self.guided(label, w)  # who supplies x0_hat
         with torch.no_grad():
-            x_s = self.step(self._denoiser(x0, label, w), f.schedule, x_t, t, s)
+            x_s = self.step(denoise, f.schedule, x_t, t, s)
         y, y_target = predict_pair(
             lambda: f(x_t, t, label=label, w=w), lambda: f_target(x_s, s, label=label, w=w), draw.seed
         )
         return self.weight(t, s).to(x0.dtype) * self.distance(y, y_target)
-
-    def _denoiser(self, x0: Tensor, label: Tensor | None, w: Tensor) -> Callable:
-        """Who supplies x0_hat for the step from t to s: the guided teacher, or without one the data."""
-        if self.teacher is None:
-            return lambda x, t: x0
-        return self.teacher if label is None else Guided(self.teacher, label, w)  # all null: nothing to guide
-
-    def target_decay(self, k: int, K: int) -> float:
-        return self.mu
 
 
 class LCMBoundary(nn.Module):
@@ -119,7 +101,7 @@ class LCMBoundary(nn.Module):
     LCM, arXiv:2310.04378, section 4.1, with the numbers of its training script: c_skip = sd^2/(s^2 + sd^2) and
     c_out = s/sqrt(s^2 + sd^2), where s is 10 times the timestep of `diffusers`, which is our t - 1. So the boundary
     is t = 1, and already at t = 2 f is all but x0_hat. There is no sd in c_out, since x0_hat is a point and no
-    network output of unit variance. denoiser: `from_prediction(net, VP..., kind)`, or any in the VP clock; the result
+    network output of unit variance. denoiser: `FromPrediction(net, VP..., kind)`, or any in the VP clock; the result
     is called like it, and trains its weights. Raises ValueError for another clock, and for t < 1.
     """
 
@@ -146,18 +128,10 @@ class LCMBoundary(nn.Module):
         """How much of x0_hat is added; exactly 0 at t = 1. (B,) -> (B,)."""
         return self._s(t) / (1 + self._s(t).square()).sqrt()
 
-    def forward(
-        self,
-        x: Tensor,
-        t: Tensor,
-        label: Tensor | None = None,
-        w: Tensor | None = None,
-        u: Tensor | None = None,
-    ) -> Tensor:
-        if known_true((t < 1).any()):
+    def forward(self, x: Tensor, t: Tensor, **cond: Tensor | None) -> Tensor:
+        if readable(t) and (t < 1).any():
             raise ValueError(f"t = {t.min().item():g}: LCM's f begins at t = 1, the first timestep")
-        given = {"label": label, "w": w, "u": u}
-        x0_hat = self.denoiser(x, t, **{name: value for name, value in given.items() if value is not None})
+        x0_hat = self.denoiser(x, t, **given(cond))
         return (expand(self.c_skip(t), x) * x + expand(self.c_out(t), x) * x0_hat).to(x.dtype)
 
     def _s(self, t: Tensor) -> Tensor:

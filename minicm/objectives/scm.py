@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from minicm.denoiser import Denoiser
 from minicm.distances import l2
 from minicm.nets.embeddings import octaves
-from minicm.objectives.base import Draw, Objective, dropout_seeds, predict_pair, unit_noise
+from minicm.objectives.base import Distillation, Draw, noisy_draw, predict_pair
 from minicm.schedules import Denoise, TrigFlow, expand
 from minicm.times import LogNormalAngles, TimeLaw
 
@@ -54,12 +54,13 @@ class LogWeight(nn.Module):
         return self.out(octaves(t, self.octaves).to(self.out.weight.dtype)).squeeze(1)
 
 
-class SCM(Objective):
+class SCM(Distillation):
     """Continuous-time consistency training (sCT), or with a teacher distillation (sCD), in the TrigFlow clock.
 
     sCM, arXiv:2410.11081, Algorithm 1. f: a Denoiser in TrigFlow with t_min = 0. teacher: a diffusion model in the
-    TrigFlow clock (others through in_clock), called (x, t, label). Losses (B,).
-    Raises ValueError for a negative warmup, c <= 0, and an f in another clock or for another sigma_d.
+    TrigFlow clock (others through `InClock`), called (x, t, label). Losses (B,).
+    Raises ValueError for a negative warmup, c <= 0, an f in another clock (in VP there is no dx/dt) or for another
+    sigma_d, and a teacher in another clock than f's.
     """
 
     def __init__(
@@ -71,31 +72,22 @@ class SCM(Objective):
         warmup: int = 10_000,  # H, training steps; 0 for none
         learn_weight: bool = True,  # whether w_phi is learnt, or stays 0
     ) -> None:
-        super().__init__()
+        super().__init__(teacher)
         if not c > 0:
             raise ValueError(f"sCM's tangent normalisation needs c > 0, got {c}")
         if warmup < 0:
             raise ValueError(f"sCM's warm-up is a number of steps, at least 0, got {warmup}")
-        self.frozen = (teacher,)  # in a tuple, so that its weights are not taken for the objective's own
         self.time_law, self.c, self.warmup = time_law, c, warmup
         self.log_weight = LogWeight() if learn_weight else None
 
-    @property
-    def teacher(self) -> Denoise | None:
-        """The frozen diffusion model; None in sCT."""
-        return self.frozen[0]
-
     def draw(self, x0: Tensor, label: Tensor | None, k: int, K: int, generator: torch.Generator) -> Draw:
-        return Draw(
-            t=self.time_law(len(x0), generator),
-            eps=unit_noise(x0, generator),
-            seed=dropout_seeds(len(x0), k, generator),
-        )
+        return noisy_draw(x0, k, generator, t=self.time_law(len(x0), generator))
 
     def loss(
         self, f: Denoiser, f_target: Denoiser, x0: Tensor, label: Tensor | None, draw: Draw, k: int, K: int
     ) -> Tensor:
-        _check_clock(f)
+        _check_f(f)
+        self.check_clock(f)
         t, schedule = draw.t, f.schedule
         x_t = schedule.add_noise(x0, draw.eps, t)
         with torch.no_grad():
@@ -104,7 +96,7 @@ class SCM(Objective):
         warm = min(1.0, k / self.warmup) if self.warmup else 1.0
 
         def target() -> Tensor:
-            F, g = tangent(f_target, x_t, dx, t, label, warm)
+            F, g = tangent(f_target, x_t, dx, t, warm=warm, label=label)
             length = expand(torch.linalg.vector_norm(g.flatten(1), dim=1), g)
             return F - g / (length + self.c)
 
@@ -115,25 +107,26 @@ class SCM(Objective):
 
 
 def tangent(
-    f: Denoiser, x: Tensor, dx: Tensor, t: Tensor, label: Tensor | None = None, warm: float = 1.0
+    f: Denoiser, x: Tensor, dx: Tensor, t: Tensor, *, warm: float = 1.0, **cond: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """F(x, t), and cos(t) df/dt along the direction dx = dx/dt of the trajectory; with warm < 1, partly.
 
     sCM, arXiv:2410.11081, Eq. 6 and Algorithm 1, with our F in place of minus theirs:
-    cos^2 (sigma_d F + dx/dt) - warm cos sin (x - sigma_d dF/dt). x, dx (B, *D), t (B,) -> two of (B, *D).
+    cos^2 (sigma_d F + dx/dt) - warm cos sin (x - sigma_d dF/dt). x, dx (B, *D), t (B,), cond: label, w, u (B,)
+    -> two of (B, *D).
     """
     clock: Any = f.schedule  # TrigFlow, as SCM has made sure
     sigma_d = clock.sigma_data
     cos, sin = t.cos(), t.sin()
     scale = cos * sin * sigma_d  # multiplied in before the derivative, which may be large near t = 0 and pi/2
     F, dF = torch.func.jvp(  # type: ignore[misc]
-        lambda x, t: f.raw(x, t, label=label), (x, t), (expand(scale, x) * dx, scale)
+        lambda x, t: f.raw(x, t, **cond), (x, t), (expand(scale, x) * dx, scale)
     )
     g = expand(cos.square(), x) * (sigma_d * F + dx) - warm * (expand(cos * sin, x) * x - dF)
     return F, g
 
 
-def _check_clock(f: Denoiser) -> None:
+def _check_f(f: Denoiser) -> None:
     if not isinstance(f.schedule, TrigFlow):
         raise ValueError(f"sCM trains an f in the TrigFlow clock, got {f.schedule}: Denoiser(net, TrigFlow())")
     if f.sigma_data != f.schedule.sigma_data:

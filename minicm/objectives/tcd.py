@@ -21,17 +21,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from minicm.denoiser import Guided
+from minicm.denoiser import given
 from minicm.distances import Distance, pseudo_huber
 from minicm.objectives.base import (
+    Distillation,
     Draw,
-    Objective,
-    check_clock,
     check_guidance,
     constant,
     interval_draw,
@@ -54,14 +52,12 @@ def uniform_arrival(grid: Tensor, s: Tensor, generator: torch.Generator) -> Tens
     return grid[(share * n).long()]
 
 
-def trajectory_point(
-    f: Denoise, x: Tensor, t: Tensor, u: Tensor, label: Tensor | None = None, w: Tensor | None = None
-) -> Tensor:
+def trajectory_point(f: Denoise, x: Tensor, t: Tensor, u: Tensor, **cond: Tensor | None) -> Tensor:
     """G(x, t, u), where f sees the trajectory through (x, t) at the earlier time u; x (B, *D), t, u (B,) -> (B, *D).
 
-    TCD, arXiv:2402.19159, section 4; in the VP clock it is DDIM. G(x, u, u) = x to rounding, for any f.
+    TCD, arXiv:2402.19159, section 4; in the VP clock it is DDIM. G(x, u, u) = x to rounding, for any f. cond: label, w (B,).
     """
-    x0_hat = f(x, t, label=label, w=w, u=u)
+    x0_hat = f(x, t, u=u, **cond)
     # No step starts from clean data (t = u = 0, f's boundary). But a step to 0 ends in x0_hat wherever it starts.
     start = torch.where(f.schedule.sigma(t) == 0, f.schedule.t_max, t)
     return f.schedule.step(x, x0_hat, start, u)
@@ -77,7 +73,7 @@ class SecondOrder(nn.Module):
 
     TCD, arXiv:2402.19159, section 4, for r = 1/2; in form DPM-Solver++(2S), arXiv:2211.01095, Algorithm 1. Half-way
     is meant in ln(alpha/sigma), which VP rounds to a step; where sigma(u) = 0 it is u, and the form that of first
-    order. Called like f: sample(second_order(f), ...) for an f trained in this form.
+    order. Called like f: sample(SecondOrder(f), ...) for an f trained in this form.
     """
 
     second_time = True
@@ -86,22 +82,16 @@ class SecondOrder(nn.Module):
         super().__init__()
         self.f, self.schedule, self.t_min = f, f.schedule, f.t_min
 
-    def forward(
-        self,
-        x: Tensor,
-        t: Tensor,
-        label: Tensor | None = None,
-        w: Tensor | None = None,
-        u: Tensor | None = None,
-    ) -> Tensor:
-        u = torch.full_like(t, self.t_min) if u is None else u
+    def forward(self, x: Tensor, t: Tensor, **cond: Tensor | None) -> Tensor:
+        told = given(cond)
+        u = told.pop("u", torch.full_like(t, self.t_min))
         noise_t, noise_u = (self.schedule.sigma(time) / self.schedule.alpha(time) for time in (t, u))
         half_way = self.schedule.t_of((noise_t * noise_u).sqrt())
-        x_half = trajectory_point(self.f, x, t, half_way, label, w)
-        return self.f(x_half, half_way, label=label, w=w, u=u)
+        x_half = trajectory_point(self.f, x, t, half_way, **told)
+        return self.f(x_half, half_way, u=u, **told)
 
 
-class TCD(Objective):
+class TCD(Distillation):
     """Trajectory consistency distillation from a teacher, on skips of its VP grid or of any other.
 
     TCD, arXiv:2402.19159, section 4. teacher: a diffusion model called (x, t, label) with a `schedule`; for
@@ -120,27 +110,19 @@ class TCD(Objective):
         step: Step = euler_step,  # the ODE solver Phi
         index_law: IndexLaw = UniformIndex(),  # which of the skips
         u_law: ArrivalLaw = uniform_arrival,  # where to arrive, at s or before
-        form: Callable[[Denoise], Denoise] = first_order,  # or second_order
+        form: Callable[[Denoise], Denoise] = first_order,  # or SecondOrder
         distance: Distance = pseudo_huber(0.001),  # of two points at u: (B, *D), (B, *D) -> (B,)
         weight: Callable[[Tensor, Tensor], Tensor] = constant,  # lambda(t, s)
         mu: float = 0.95,  # the target's decay; 0: a stop-gradient copy of f
     ) -> None:
-        super().__init__()
+        super().__init__(teacher, mu)
         if w_range is not None:
             check_guidance(teacher, w_range)
-        if not 0 <= mu < 1:
-            raise ValueError(f"the target's decay mu must lie in [0, 1), got {mu}: at 1 it never moves")
-        self.frozen = (teacher,)  # in a tuple, so that its weights are not taken for the objective's own
         self.grid, self.skip = whole_times(teacher) if grid is None else grid, skip
         if isinstance(self.grid, Tensor):
             with_skip(self.grid, skip)  # refuses a skip that does not fit
         self.w_range, self.step, self.index_law, self.u_law = w_range, step, index_law, u_law
-        self.form, self.distance, self.weight, self.mu = form, distance, weight, mu
-
-    @property
-    def teacher(self) -> Denoise:
-        """The frozen diffusion model."""
-        return self.frozen[0]
+        self.form, self.distance, self.weight = form, distance, weight
 
     def draw(self, x0: Tensor, label: Tensor | None, k: int, K: int, generator: torch.Generator) -> Draw:
         grid = (self.grid if isinstance(self.grid, Tensor) else self.grid(k, K)).double()
@@ -154,22 +136,15 @@ class TCD(Objective):
     def loss(
         self, f: Denoise, f_target: Denoise, x0: Tensor, label: Tensor | None, draw: Draw, k: int, K: int
     ) -> Tensor:
-        check_clock(f, self.teacher)
+        self.check_clock(f)
         t, w, schedule = draw.t, draw.w, f.schedule
         s, u = draw.s.clamp(min=f.t_min), draw.u.clamp(min=f.t_min)  # a grid may begin below f's boundary
-        if w is not None and label is not None:
-            teacher: Callable = Guided(self.teacher, label, w)
-        else:  # no label is all null: nothing to guide
-            teacher = partial(self.teacher, label=label)
         x_t = schedule.add_noise(x0, draw.eps, t)
         with torch.no_grad():
-            x_s = self.step(teacher, schedule, x_t, t, s)
+            x_s = self.step(self.guided(label, w), schedule, x_t, t, s)
         x_u, x_u_target = predict_pair(
-            lambda: trajectory_point(self.form(f), x_t, t, u, label, w),
-            lambda: trajectory_point(self.form(f_target), x_s, s, u, label, w),
+            lambda: trajectory_point(self.form(f), x_t, t, u, label=label, w=w),
+            lambda: trajectory_point(self.form(f_target), x_s, s, u, label=label, w=w),
             draw.seed,
         )
         return self.weight(t, s).to(x0.dtype) * self.distance(x_u, x_u_target)
-
-    def target_decay(self, k: int, K: int) -> float:
-        return self.mu

@@ -41,10 +41,11 @@ from minicm.objectives.lcd import LCD
 from minicm.objectives.scm import SCM
 from minicm.objectives.tcd import TCD
 from minicm.recipes.guided import CLOCK, gentle_level_gap, level_times, quadratic_grid
+from minicm.runs.fit import fit
 from minicm.runs.run import Recipe
 from minicm.schedules import TrigFlow
 from minicm.times import T_MIN, LogNormalAngles, LogNormalIndex, LogNormalTimes, TimeLaw, doubling_points, karras_grid
-from minicm.train import TrainConfig, fit
+from minicm.train import TrainConfig
 
 RMS = 0.85  # of the pixels about zero: sigma_d in pixel space
 SHIFT = math.log(RMS / 0.5)  # of the mean ln sigma, against the papers' sigma_d

@@ -20,6 +20,7 @@ from minicm.data.named import CLASSES, MixtureName, classed
 from minicm.denoiser import Denoiser
 from minicm.distances import pseudo_huber
 from minicm.nets.lora import add_lora, load_lora
+from minicm.objectives.base import gentle_gap
 from minicm.objectives.dsm import DSM
 from minicm.objectives.lcd import LCD
 from minicm.recipes.points import small_mlp
@@ -44,9 +45,9 @@ def quadratic_grid(n: int = 30) -> Tensor:
 
 
 def gentle_level_gap(t: Tensor, s: Tensor) -> Tensor:
-    """The weight (l_t + 1/2)/(l_t - l_s) in the noise levels l = sigma/alpha: `gentle_gap` of the EDM clock."""
+    """`gentle_gap` in the noise levels sigma/alpha, EDM's times."""
     level_t, level_s = (CLOCK.sigma(time) / CLOCK.alpha(time) for time in (t, s))
-    return (level_t + 0.5) / (level_t - level_s)
+    return gentle_gap(level_t, level_s)
 
 
 def level_times(n: int, generator: torch.Generator) -> Tensor:

@@ -10,7 +10,7 @@ from exact import normal, seeded
 from minicm.data.digits import Digits
 from minicm.data.latents import Latents
 from minicm.nets.autoencoder import Autoencoder
-from minicm.train import fit
+from minicm.runs.fit import fit
 
 
 def autoencoder(**options) -> Autoencoder:

@@ -17,7 +17,7 @@ from exact import seeded
 from torch import nn
 
 from minicm.data.mixtures import GaussianMixture
-from minicm.denoiser import Denoiser, Guided
+from minicm.denoiser import Denoiser, FromPrediction, Guided
 from minicm.distances import l1, l2, pseudo_huber
 from minicm.ema import ema_update
 from minicm.nets.embeddings import guidance_embedding
@@ -170,10 +170,10 @@ CONCORDANCE = [
     ),
     Formula("EDM's t of TrigFlow", f"{SCM_PAPER}, section 3", lambda: trig.t_of(T(t)).item(), lambda: atan(t / sd)),
     Formula(
-        "v",
+        "x0 of v",
         "arXiv:2202.00512, appendix D",
-        lambda: CHAIN.velocity(P(a * x0 + b * z), P(x0), T(n)).item(),
-        lambda: a * z - b * x0,
+        lambda: FromPrediction(lambda x, t: P(a * z - b * x0), CHAIN, "v")(P(a * x0 + b * z), T(n)).item(),
+        lambda: x0,
     ),
     # preconditioning
     Formula("c_skip", f"{EDM_PAPER}, Table 1", lambda: edm.c_skip(T(t)).item(), lambda: sd**2 / (t**2 + sd**2)),

@@ -193,7 +193,7 @@ def test_the_network_hears_c_in_x_and_c_noise_and_is_scaled_sample_by_sample(clo
     f.net.forward = net
     x, t = normal(*shape), times(clock, shape[0])
     w, label = torch.ones(shape[0]), torch.arange(shape[0])
-    out = f(x, t, label, w)
+    out = f(x, t, label=label, w=w)
     assert torch.equal(heard["c_noise"], clock.c_noise(t))
     assert heard["label"] is label and heard["w"] is w and heard["u"] is None
     for i in range(shape[0]):
@@ -258,13 +258,13 @@ def test_guidance_is_in_lcms_convention():
         torch.full((5,), 3),
         torch.tensor([0.0, 1.0, 7.5, -1.0, 2.0]),
     )
-    conditional, unconditional = D(x, t, label), D(x, t, null)
+    conditional, unconditional = D(x, t, label=label), D(x, t, label=null)
     expected = conditional + w[:, None] * (conditional - unconditional)
     torch.testing.assert_close(Guided(D, label, w)(x, t), expected, **CLOSE)
     scale = w + 1  # Imagen's
     imagen = unconditional + scale[:, None] * (conditional - unconditional)
     torch.testing.assert_close(Guided(D, label, w)(x, t), imagen, **CLOSE)
-    torch.testing.assert_close(Guided(D, 2, 3.0)(x, t), 4 * D(x, t, 0 * label + 2) - 3 * D(x, t), **CLOSE)
+    torch.testing.assert_close(Guided(D, 2, 3.0)(x, t), 4 * D(x, t, label=0 * label + 2) - 3 * D(x, t), **CLOSE)
     torch.testing.assert_close(Guided(D, label, 0.0)(x, t), conditional, **CLOSE)
     torch.testing.assert_close(Guided(D, label, -1.0)(x, t), unconditional, **CLOSE)
 
@@ -293,7 +293,7 @@ def test_a_guided_consistency_function_keeps_its_boundary():
 
 def test_guidance_is_given_once():
     D = Guided(labelled(), 1, 2.0)
-    with pytest.raises(ValueError, match="given to guided"):
+    with pytest.raises(ValueError, match="given to Guided"):
         D(normal(5, 2), times(EDM(), 5), label=torch.zeros(5).long())
 
 
@@ -310,7 +310,7 @@ def test_a_denoiser_means_the_same_in_every_clock(outer):
 def test_there_and_back_is_the_same_denoiser():
     D, x, t = labelled(), normal(5, 2), times(EDM(), 5, 0.01) * 0.99
     label = torch.tensor([0, 1, 2, 3, 0])
-    torch.testing.assert_close(InClock(InClock(D, TrigFlow()), EDM())(x, t, label=label), D(x, t, label), **CLOSE)
+    torch.testing.assert_close(InClock(InClock(D, TrigFlow()), EDM())(x, t, label=label), D(x, t, label=label), **CLOSE)
 
 
 def test_an_inner_vp_clock_rounds_to_its_steps():
@@ -412,9 +412,9 @@ def test_type_checkers_know_what_a_call_returns(kind):
 
 def test_compiling_it_whole_meets_no_graph_break():
     f = labelled(t_min=0.002)
-    batch = normal(5, 2), times(EDM(), 5), torch.zeros(5, dtype=torch.int64)
+    batch, label = (normal(5, 2), times(EDM(), 5)), torch.zeros(5, dtype=torch.int64)
     traced = torch.compile(f, backend="eager", fullgraph=True)  # traces, and raises at a break; makes no kernels
-    assert torch.equal(traced(*batch), f(*batch))
+    assert torch.equal(traced(*batch, label=label), f(*batch, label=label))
 
 
 def test_a_denoiser_can_be_copied():

@@ -70,7 +70,7 @@ def test_the_solver_is_the_papers_psi():
     )
 
     def psi(label: Tensor | None) -> Tensor:
-        eps_hat = (x - alpha_t * teacher(x, t, label)) / sigma_t
+        eps_hat = (x - alpha_t * teacher(x, t, label=label)) / sigma_t
         return alpha_s / alpha_t * x - sigma_s * (sigma_t * alpha_s / (alpha_t * sigma_s) - 1) * eps_hat - x
 
     paper = x + expand(1 + w, x) * psi(label) - expand(w, x) * psi(None)
@@ -81,9 +81,9 @@ def test_the_solver_is_the_papers_psi():
 def test_guidance_w_is_imagens_scale_w_plus_1():
     teacher, (x, label) = model(1), batch()
     t, w = torch.full((8,), 300.0).double(), 6.5
-    imagen = teacher(x, t) + (w + 1) * (teacher(x, t, label) - teacher(x, t))
+    imagen = teacher(x, t) + (w + 1) * (teacher(x, t, label=label) - teacher(x, t))
     torch.testing.assert_close(Guided(teacher, label, w)(x, t), imagen, **CLOSE)
-    torch.testing.assert_close(Guided(teacher, label, 0.0)(x, t), teacher(x, t, label), **CLOSE)
+    torch.testing.assert_close(Guided(teacher, label, 0.0)(x, t), teacher(x, t, label=label), **CLOSE)
 
 
 def test_the_loss_is_that_of_the_training_script():
@@ -154,8 +154,8 @@ def test_lcms_scalings_are_the_published_ones():
     assert f.c_skip(t)[1].item() == pytest.approx(0.0025, abs=1e-5)
     assert LCMBoundary(denoiser, timestep_scaling=1.0).c_skip(t)[1].item() == pytest.approx(0.2)
     x, label = batch(4)
-    expected = expand(f.c_skip(t), x) * x + expand(f.c_out(t), x) * denoiser(x, t, label)
-    torch.testing.assert_close(f(x, t, label), expected, **CLOSE)
+    expected = expand(f.c_skip(t), x) * x + expand(f.c_out(t), x) * denoiser(x, t, label=label)
+    torch.testing.assert_close(f(x, t, label=label), expected, **CLOSE)
 
 
 @pytest.mark.interop
@@ -173,7 +173,7 @@ def test_lcms_scalings_are_those_of_diffusers():
 def test_the_wrapped_network_is_trained_through_the_boundary():
     denoiser = model(1)
     f, (x, label) = LCMBoundary(denoiser), batch()
-    f(x, torch.full((8,), 400.0), label).square().sum().backward()
+    f(x, torch.full((8,), 400.0), label=label).square().sum().backward()
     assert all(p.grad.abs().max() > 0 for p in f.parameters())
     assert f.schedule == CLOCK and f.t_min == 1
 
@@ -199,7 +199,7 @@ def test_fine_tuning_is_consistency_training_with_skips():
     lcf = LCD(None, skip=20, w_range=(2, 14), grid=skip_grid(1000), distance=l2)
     draw = lcf.draw(x0, label, 0, 1, generator())
     x_t, x_s = (CLOCK.add_noise(x0, draw.eps, time) for time in (draw.t, draw.s))
-    expected = l2(f(x_t, draw.t, label, draw.w), f_target(x_s, draw.s, label, draw.w))
+    expected = l2(f(x_t, draw.t, label=label, w=draw.w), f_target(x_s, draw.s, label=label, w=draw.w))
     torch.testing.assert_close(lcf.loss(f, f_target, x0, label, draw, 0, 1), expected, **CLOSE)
 
 
@@ -229,7 +229,7 @@ def test_the_guided_chain_has_no_loss():
     loss = objective.loss(chain, chain, x0, label, draw, 0, 1)
     assert loss.max() < 1e-20  # rounding, squared
     other = Draw(t=draw.t, s=draw.s, eps=draw.eps, seed=draw.seed, w=draw.w + 0.5)
-    wrong_w = lambda x, t, label, w: chain(x, t, label, w + 0.5)  # noqa: E731
+    wrong_w = lambda x, t, label, w: chain(x, t, label=label, w=w + 0.5)  # noqa: E731
     wrong_w.schedule, wrong_w.t_min = CLOCK, 0.0
     assert objective.loss(chain, chain, x0, label, other, 0, 1).max() < 1e-20
     far = draw.t > 100  # at the first time of all both points are on the data, whatever w
@@ -308,7 +308,7 @@ def test_other_clocks_skip_on_their_own_grids():
 )
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        LCD(model(1), **{"k": 20, "w_range": (2, 14), **options})
+        LCD(model(1), **{"skip": 20, "w_range": (2, 14), **options})
 
 
 def test_a_teacher_that_cannot_be_guided_is_refused():

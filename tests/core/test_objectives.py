@@ -212,7 +212,7 @@ def test_bad_options_are_refused_in_one_line(make, words):
 def test_a_teacher_of_another_clock_is_refused(make):
     objective, x0 = make(TEACHER, grid=karras_grid(18, t_max=1.5)), torch.zeros(4, 2)
     f = Denoiser(NETS[0].make(False, False), TrigFlow())
-    with pytest.raises(ValueError, match=r"in_clock\(teacher, f.schedule\)"):
+    with pytest.raises(ValueError, match=r"InClock\(teacher, f.schedule\)"):
         objective(f, f, x0, torch.zeros(4).long())
 
 

@@ -132,14 +132,14 @@ def test_the_papers_formulas(shape):
         shrink = expand(schedule.sigma(u) / schedule.sigma(t), x)
         return shrink * x - expand(schedule.alpha(u) * torch.expm1(-h), x) * x0_hat
 
-    one = semilinear(f(x, t, label, w, u), u)
-    torch.testing.assert_close(trajectory_point(f, x, t, u, label, w), one, **ROUNDING)
+    one = semilinear(f(x, t, label=label, w=w, u=u), u)
+    torch.testing.assert_close(trajectory_point(f, x, t, u, label=label, w=w), one, **ROUNDING)
 
     middle = schedule.t_of((-(lam(t) + lam(u)) / 2).exp())
     assert ((middle <= t) & (middle >= u)).all()
-    x_middle = semilinear(f(x, t, label, w, middle), middle)
-    two = semilinear(f(x_middle, middle, label, w, u), u)
-    torch.testing.assert_close(trajectory_point(SecondOrder(f), x, t, u, label, w), two, **ROUNDING)
+    x_middle = semilinear(f(x, t, label=label, w=w, u=middle), middle)
+    two = semilinear(f(x_middle, middle, label=label, w=w, u=u), u)
+    torch.testing.assert_close(trajectory_point(SecondOrder(f), x, t, u, label=label, w=w), two, **ROUNDING)
 
 
 def test_in_the_edm_clock_it_is_ctms():
@@ -212,7 +212,7 @@ def test_where_u_is_s_the_target_is_the_teachers_point():
     assert (draw.s == 0).any() and (draw.s > 0).any()
     x_t = VP_CLOCK.add_noise(x0, draw.eps, draw.t)
     x_s = euler_step(Guided(teacher, label, draw.w), VP_CLOCK, x_t, draw.t, draw.s)
-    expected = l2(trajectory_point(f, x_t, draw.t, draw.s, label, draw.w), x_s)
+    expected = l2(trajectory_point(f, x_t, draw.t, draw.s, label=label, w=draw.w), x_s)
     torch.testing.assert_close(tcd.loss(f, f_target, x0, label, draw, 0, 1), expected, **ROUNDING)
 
 

@@ -55,7 +55,7 @@ def test_a_teacher_learns_both_branches_from_it():
     far = torch.full((2,), 20.0)  # where x says next to nothing: D is the mean, of the class or of all
     with torch.no_grad():
         x, label = torch.zeros(2, 2), torch.tensor([0, 1])
-        by_class, by_none, pushed = f(x, far, label), f(x, far), Guided(f, label, 1.0)(x, far)
+        by_class, by_none, pushed = f(x, far, label=label), f(x, far), Guided(f, label, 1.0)(x, far)
     # the moons' means are (-+.25, +-.27); the network is trained for a second, so the means are told apart, not met
     assert by_class[0, 1] - by_class[1, 1] > 0.3 and by_none[:, 1].abs().max() < 0.12
     assert torch.allclose(pushed, 2 * by_class - by_none, atol=1e-6)  # rounding in float32
