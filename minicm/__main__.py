@@ -115,10 +115,12 @@ def call(kind: str, lines: dict[str, str], load: Callable[[str], Callable], prog
 
 
 def one_line(said: str) -> str:
-    """What stands in tyro's box, without its frame and its name of the whole."""
-    lines = (line.strip("│ ") for line in said.splitlines() if line[:1] not in "╭╰")
-    text = " ".join(";" if set(line) == {"─"} else line for line in lines)
-    return re.sub(r"Error parsing __tyro\S*: ", "", text.replace(" ;", ";"))
+    """What stands in tyro's box, without its title, its frame and its name of the whole."""
+    lines = (line.strip("│╰╯ ") for line in said.strip().splitlines()[1:])
+    text = " ".join(
+        ";" if set(line) <= set("─-") else line for line in lines if line
+    )  # a rule, of ASCII in some terminals
+    return re.sub(r"Error parsing __tyro\S*: ", "", text.replace(" ;", ";").strip("; "))
 
 
 def loaded(name: str) -> Callable:

@@ -17,17 +17,16 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from minicm.checkpoint import load_checkpoint, load_model
+from minicm.checkpoint import load_model, load_trained
 from minicm.data.digits import Digits
-from minicm.evaluate.pictures import evaluate_digits, few_steps, many_steps, trained
+from minicm.evaluate.pictures import few_steps, many_steps
 from minicm.evaluate.rows import Row
+from minicm.evaluate.trained import evaluate_trained
 from minicm.metrics.consistency import time_grid
 from minicm.plots.images import along_a_trajectory, edited, few_step_samples, interpolated, nearest_training
 from minicm.sampling import LEVELS
 
 MEASURES = ("class Frechet", "label agreement", "precision", "recall", "classifier sure", "nearest", "copied")
-
-
 HEUN = 40  # steps of the teacher
 
 
@@ -35,8 +34,13 @@ def evaluated(folder: Path) -> list[Row]:
     """A run's measures, from evaluation.json beside its checkpoint, which is written unless it is newer than that."""
     kept, checkpoint = folder / "evaluation.json", folder / "checkpoint.safetensors"
     if not kept.exists() or kept.stat().st_mtime < checkpoint.stat().st_mtime:
-        kept.write_text(json.dumps([asdict(row) for row in evaluate_digits(folder)], indent=1) + "\n")
+        kept.write_text(json.dumps([asdict(row) for row in measured(folder)], indent=1) + "\n")
     return [Row(**row) for row in json.loads(kept.read_text())]
+
+
+def measured(folder: Path) -> list[Row]:
+    """All measures of a run."""
+    return evaluate_trained(load_trained(folder))
 
 
 def by_sampling(rows: list[Row]) -> dict[str, dict[str, Row]]:
@@ -52,27 +56,29 @@ def by_sampling(rows: list[Row]) -> dict[str, dict[str, Row]]:
 def lines(folders: list[Path]) -> Iterator[str]:
     """A Markdown table: a line for each run and way of sampling, under the floors."""
     runs = {folder: by_sampling(evaluated(folder)) for folder in folders}
-    unit = next(iter(runs[folders[0]].values()))["class Frechet"].value
+    first = next(iter(runs[folders[0]].values()))
+    unit = first["class Frechet"].value
     yield "| recipe | steps x batch | sampling | " + " | ".join(("x teacher", *MEASURES)) + " |"
     yield "|---|---:|---|" + "---:|" * (1 + len(MEASURES))
-    floors = next(iter(runs[folders[0]].values()))
-    floor = {measure: floors[measure].floor or 0.0 for measure in MEASURES}
-    values = [f"{floor['class Frechet'] / unit:.2f}", *(f"{floor[m]:.3g}" for m in MEASURES)]
-    yield "| *held-out digits* | | | " + " | ".join(values) + " |"
+    yield "| *held-out digits* | | | " + cells({name: row.floor or 0.0 for name, row in first.items()}, unit) + " |"
     for folder, samplings in runs.items():
-        state = load_checkpoint(folder)
-        name, config = state["recipe"], state["config"]
+        header = load_trained(folder).header
+        name, config = header["recipe"], header["config"]
         for sampling, measures in samplings.items():
-            values = [f"{measures['class Frechet'].value / unit:.2f}"]
-            values += [f"{measures[m].value:.3g}" for m in MEASURES]
-            yield (f"| {name} | {config['steps']} x {config['batch']} | {sampling} | " + " | ".join(values) + " |")
+            values = cells({measure: row.value for measure, row in measures.items()}, unit)
+            yield f"| {name} | {config['steps']} x {config['batch']} | {sampling} | {values} |"
             name = ""
+
+
+def cells(values: dict[str, float], unit: float) -> str:
+    """The Frechet distance in units of the teacher's, and then all measures."""
+    return " | ".join([f"{values['class Frechet'] / unit:.2f}", *(f"{values[name]:.3g}" for name in MEASURES)])
 
 
 def figures(folder: Path) -> dict[str, Figure]:
     """The figures of a student in pixels, by the name of their file; its teacher is the one that its run names."""
-    f = trained(folder).model
-    teacher = load_model(load_checkpoint(folder)["options"]["teacher"])
+    student = load_trained(folder)
+    f, teacher = student.model, load_model(student.header["options"]["teacher"])
     train, test = Digits(), Digits(train=False)
     generator = torch.Generator().manual_seed(0)
     label = torch.arange(15) % 10

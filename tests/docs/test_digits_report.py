@@ -39,7 +39,7 @@ def rows(prefix: str, frechet: float) -> list[Row]:
 
 def test_the_table_gives_distances_as_multiples_of_the_teachers(runs, monkeypatch):
     measured = {runs[0]: rows("Heun-40", 2.0), runs[1]: rows("1-step", 3.0) + rows("w = 1, 2-step", 5.0)}
-    monkeypatch.setattr(report, "evaluate_digits", measured.pop)
+    monkeypatch.setattr(report, "measured", measured.pop)
     head, _, floors, *body = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines([*runs])]
     assert head[3:] == ["x teacher", *MEASURES]
     assert floors[3:5] == ["0.05", "0.1"] and floors[5] == "0.25"

@@ -30,7 +30,7 @@ STUDENTS = (
     "minicm.course.solutions.",
     "minicm.course.mutants.",
 )  # written as a student would, right and wrong
-CUT = {"steps=2000": "steps=20"}  # a training that a page shows in full is begun here, no more
+CUT = {"steps=2500": "steps=20"}  # a training that a page shows in full is begun here, no more
 
 
 def blocks(page: Path) -> str:

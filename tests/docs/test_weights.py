@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from minicm.checkpoint import load_checkpoint, load_model
+from minicm.checkpoint import load_checkpoint, load_trained
 from minicm.data.digits import Digits
 from minicm.evaluate.pictures import few_steps, many_steps, start
 from minicm.metrics.images import nearest
@@ -16,18 +16,19 @@ from minicm.recipes.digits import diffusion_model
 WEIGHTS = Path(__file__).parents[2] / "notebooks" / "weights"
 
 
-@pytest.mark.parametrize("name", ["digits-teacher", "digits-cd"])
-def test_shipped_weights_are_small_and_the_average_alone(name):
+@pytest.mark.parametrize("name, kind", [("digits-teacher", "diffusion"), ("digits-cd", "consistency")])
+def test_shipped_weights_are_small_and_the_average_alone(name, kind):
     path = WEIGHTS / f"{name}.safetensors"
     assert path.stat().st_size < 1_000_000
-    state = load_checkpoint(path)
-    assert state["recipe"] == name
-    assert {key.split("/")[0] for key, value in state.items() if isinstance(value, torch.Tensor)} == {"ema"}
+    found = load_trained(path)
+    assert (found.kind, found.data, found.shape, found.decoder) == (kind, "digits", (1, 8, 8), None)
+    tensors = [key for key, value in load_checkpoint(path).items() if isinstance(value, torch.Tensor)]
+    assert {key.split("/")[0] for key in tensors} == {"ema"}
 
 
 def test_shipped_weights_draw_the_digits_that_are_asked_for():
     """Judged by the label of the nearest training picture, which is right for 99 % of the held-out digits."""
-    f = load_model(WEIGHTS / "digits-cd.safetensors")
+    f = load_trained(WEIGHTS / "digits-cd.safetensors").model
     teacher = diffusion_model(WEIGHTS / "digits-teacher.safetensors")
     x_T, label = start(f.schedule, (1, 8, 8), 300, seed=11)
     train, x = Digits(), few_steps(f, x_T, label, 1)

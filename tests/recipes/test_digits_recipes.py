@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy
@@ -11,7 +12,14 @@ from contracts import randomise
 from exact import normal, seeded
 
 from minicm.__main__ import main
-from minicm.checkpoint import CheckpointError, load_checkpoint, load_model, save_checkpoint
+from minicm.checkpoint import (
+    CheckpointError,
+    decoder_state,
+    load_checkpoint,
+    load_decoder,
+    load_model,
+    save_checkpoint,
+)
 from minicm.data.digits import Digits
 from minicm.denoiser import Denoiser, InClock
 from minicm.editing import inpaint, interpolate, super_resolve
@@ -23,7 +31,7 @@ from minicm.recipes import digits
 from minicm.runs.run import RunOptions, run
 from minicm.schedules import EDM, TrigFlow
 from minicm.times import LogNormalAngles
-from minicm.train import TrainConfig
+from minicm.train import TrainConfig, train
 
 SHORT = TrainConfig(steps=2, batch=4, lr=1e-3, ema=0.5)
 STUDENTS = {
@@ -41,7 +49,7 @@ def folder(tmp_path_factory) -> Path:
     """Two teachers and an autoencoder, with random weights all of them: none has to be any good."""
     folder = tmp_path_factory.mktemp("digits")
     net = randomise(Autoencoder(), 1, scale=0.1).standardise(Digits().images)
-    save_checkpoint(folder / "autoencoder", net.state_dict() | {"options": net.options})
+    save_checkpoint(folder / "autoencoder", decoder_state(net))
     pixel, latent = (
         digits.digits_teacher(config=SHORT),
         digits.digits_latent_teacher(autoencoder=folder / "autoencoder", config=SHORT),
@@ -55,9 +63,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 def student(name: str, folder: Path, config: TrainConfig = SHORT):
-    if name in LATENT:
-        return STUDENTS[name](teacher=folder / "latent", autoencoder=folder / "autoencoder", config=config)
-    return STUDENTS[name](teacher=folder / "teacher", config=config)
+    return STUDENTS[name](teacher=folder / ("latent" if name in LATENT else "teacher"), config=config)
 
 
 @pytest.mark.parametrize("name", [*STUDENTS, "digits-ict"])
@@ -146,8 +152,8 @@ def test_pixels_have_the_root_mean_square_that_the_preconditioning_expects():
     assert dropped == pytest.approx(digits.DROPPED, abs=5 * (0.2 * 0.8 / 4000) ** 0.5)  # false alarms 6e-7
 
 
-def test_the_autoencoder_is_kept_where_it_was_trained(folder):
-    first, second = (digits.autoencoder_of(folder / "autoencoder") for _ in range(2))
+def test_the_autoencoder_is_kept_where_it_was_trained_and_in_every_run_of_its_latents(folder):
+    first, second = (load_decoder(folder / part) for part in ("autoencoder", "latent"))
     x = Digits().images[:5]
     assert torch.equal(first.encode(x), second.encode(x))
     z, _ = digits.latents(folder / "autoencoder").sample(2000, seeded())
@@ -158,27 +164,33 @@ def test_the_autoencoder_is_kept_where_it_was_trained(folder):
 
 def test_a_student_is_no_teacher(folder, tmp_path):
     run("digits-cd", student("digits-cd", folder), {}, RunOptions(folder=tmp_path, quiet=True))
-    with pytest.raises(CheckpointError, match="holds a model of digits-cd: a teacher from minicm train digits-teacher"):
+    with pytest.raises(
+        CheckpointError, match="no diffusion teacher: give one that minicm train digits-teacher has trained"
+    ):
         digits.digits_cd(teacher=tmp_path)
 
 
 def test_a_teacher_of_pixels_is_none_of_latents_and_the_other_way_round(folder):
-    with pytest.raises(CheckpointError, match=r"a model of digits-latent-teacher: .* digits-teacher is needed"):
+    with pytest.raises(CheckpointError, match=r"in another clock \(VP\) than this EDM: .* digits-teacher"):
         digits.digits_ect(teacher=folder / "latent")
-    with pytest.raises(CheckpointError, match=r"a model of digits-teacher: .* digits-latent-teacher is needed"):
-        digits.digits_lcd(teacher=folder / "teacher", autoencoder=folder / "autoencoder")
+    with pytest.raises(CheckpointError, match=r"in another clock \(EDM\) than this VP: .* digits-latent-teacher"):
+        digits.digits_lcd(teacher=folder / "teacher")
 
 
-def test_students_of_latents_do_not_train_an_autoencoder_of_their_own(folder, tmp_path):
-    with pytest.raises(CheckpointError, match="is not a file"):
-        digits.digits_tcd(teacher=folder / "latent", autoencoder=tmp_path / "autoencoder")
+def test_students_of_latents_take_their_teachers_autoencoder(folder, tmp_path):
+    """And need no file of it: the teacher's run folder stands alone, and so does the student's."""
+    shutil.copytree(folder / "latent", tmp_path / "moved")
+    recipe = digits.digits_tcd(teacher=tmp_path / "moved", config=SHORT)
+    shutil.rmtree(tmp_path / "moved")
+    run("digits-tcd", recipe, {}, RunOptions(folder=tmp_path / "student", quiet=True))
+    z = normal(3, 2, 4, 4).float()
+    assert torch.equal(load_decoder(tmp_path / "student").decode(z), load_decoder(folder / "autoencoder").decode(z))
     with pytest.raises(CheckpointError, match="holds no autoencoder"):
-        digits.digits_tcd(teacher=folder / "latent", autoencoder=folder / "latent")
-    assert not list(tmp_path.iterdir())
+        digits.latents(folder / "teacher")
 
 
 def test_adapters_are_trained_alone_and_loaded_again(folder, tmp_path):
-    recipe = digits.digits_lcm_lora(teacher=folder / "latent", autoencoder=folder / "autoencoder", rank=2, config=SHORT)
+    recipe = digits.digits_lcm_lora(teacher=folder / "latent", rank=2, config=SHORT)
     teacher = load_model(folder / "latent")
     z, c, label = normal(4, 2, 4, 4).float(), normal(4).float(), torch.tensor([0, 3, 9, 10])
     assert torch.equal(recipe.model.net(z, c, label), teacher.net(z, c, label)), "new adapters change the net"
@@ -214,8 +226,7 @@ def runs(folder, tmp_path_factory) -> Path:
     for name in [*STUDENTS, "digits-ict", "digits-lcm-lora"]:
         latent = name in LATENT or name == "digits-lcm-lora"
         teacher = [] if name == "digits-ict" else ["--teacher", folder / ("latent" if latent else "teacher")]
-        autoencoder = ["--autoencoder", folder / "autoencoder"] if latent else []
-        assert main(["train", name, *BRIEF, "--runs", str(runs), *map(str, teacher + autoencoder)]) == 0
+        assert main(["train", name, *BRIEF, "--runs", str(runs), *map(str, teacher)]) == 0
     return runs
 
 
@@ -281,36 +292,21 @@ def test_a_grid_that_is_there_is_not_drawn_over(runs, tmp_path, capsys):
     assert [p.name for p in tmp_path.iterdir()] == ["x.png"]
 
 
-def test_a_killed_run_goes_on_bit_for_bit(folder, tmp_path):
-    """Killed after step 3, of which step 2 was saved; dropout is off here, so add it: its masks must come back, too."""
+def test_a_run_goes_on_bit_for_bit_with_dropout(folder, tmp_path):
+    """Saved after step 2 and gone on with: dropout is off here, so add it, and its masks come back, too."""
 
-    class Killed(Exception):
-        pass
-
-    class Killing:
-        def __init__(self, data, calls):
-            self.data, self.left = data, calls
-
-        def sample(self, n, generator):
-            if not self.left:
-                raise Killed
-            self.left -= 1
-            return self.data.sample(n, generator)
-
-    def recipe(calls: int = 99):
-        config = TrainConfig(steps=5, batch=4, lr=1e-2, ema=0.5)
-        made = student("digits-cd", folder, config)
+    def recipe():
+        made = student("digits-cd", folder, TrainConfig(steps=5, batch=4, lr=1e-2, ema=0.5))
         for module in made.model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.5
-        return made._replace(data=Killing(made.data, calls))
+        return made
 
-    run("digits-cd", recipe(), {}, RunOptions(folder=tmp_path / "whole", quiet=True))
-    with pytest.raises(Killed):
-        run("digits-cd", recipe(3), {}, RunOptions(folder=tmp_path / "cut", save_every=2, quiet=True))
-    assert load_checkpoint(tmp_path / "cut")["k"] == 2
-    run("digits-cd", recipe(), {}, RunOptions(resume=tmp_path / "cut", quiet=True))
-    whole, cut = load_checkpoint(tmp_path / "whole"), load_checkpoint(tmp_path / "cut")
+    for step in train(*recipe()):
+        if step.k == 2:
+            save_checkpoint(tmp_path / "two", step.state())
+    *_, last = train(*recipe(), resume=load_checkpoint(tmp_path / "two"))
+    whole, cut = step.state(), last.state()
     assert whole.keys() == cut.keys() and any(k.startswith("optimiser/") for k in whole)
     assert all(torch.equal(v, cut[k]) if isinstance(v, torch.Tensor) else v == cut[k] for k, v in whole.items())
 

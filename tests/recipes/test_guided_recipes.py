@@ -98,14 +98,14 @@ def test_conditioning_that_a_model_does_not_take_is_refused(runs, name, options,
 @pytest.mark.parametrize(
     "line, complaint",
     [
-        ("mixture-lcd --teacher mixture-lcd", "no teacher that can be guided"),
-        ("mixture-lcm-lora --teacher mixture-tcd", "no teacher that can be guided"),
+        ("mixture-lcd --teacher mixture-lcd", "no diffusion teacher"),
+        ("mixture-lcm-lora --teacher mixture-tcd", "no diffusion teacher"),
         ("mixture-lcf --student mixture-guided-teacher", "no student with a w"),
         ("mixture-lcf --student mixture-tcd", "no student with a w"),
         ("mixture-tcd --teacher mixture-lcd", "no diffusion teacher"),
         ("mixture-ect --teacher mixture-tcd", "no diffusion teacher"),
-        ("mixture-ect --teacher mixture-guided-teacher", "no teacher of points in the EDM clock"),
-        ("mixture-cd --teacher mixture-guided-teacher", "no teacher of points in the EDM clock"),
+        ("mixture-ect --teacher mixture-guided-teacher", "in another clock (VP) than this EDM"),
+        ("mixture-cd --teacher mixture-guided-teacher", "in another clock (VP) than this EDM"),
     ],
 )
 def test_a_run_of_the_wrong_kind_is_refused(runs, tmp_path, line, complaint, capsys):
