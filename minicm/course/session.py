@@ -190,7 +190,7 @@ class _Process:
         if isinstance(error, Garbled):
             return f"sent what is no answer ({error})"
         try:
-            code = self.process.wait(2)
+            code = self.process.wait(10)  # a busy machine takes its time to end one
         except subprocess.TimeoutExpired:
             return "closed the way to the grader"
         if code < 0:
