@@ -115,7 +115,7 @@ def run(assignment: Assignment, impl: Impl, seed: int = 0) -> Iterator[Result]:
 
 
 def outcome(check: Check, impl: Impl, seed: int = 0) -> str:
-    """What a check says about an implementation: one sentence, or nothing where it passes."""
+    """What a check says about an implementation, one sentence, or nothing where it passes; torch's own generator is seeded."""
     try:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed asks every kind of device

@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+import platform
 import re
 import signal
+import subprocess
 import sys
 import time
-import platform
-import subprocess
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
-import torch
 
+import torch
 
 FILES = ("config.json", "log.jsonl", "checkpoint.safetensors")
 
 
 def new_folder(runs: Path, name: str) -> Path:
     """Make runs/NAME-NNN with the first number that is free. Raises OSError where it cannot be made."""
-    taken = [
-        int(p.name.rpartition("-")[2])
-        for p in runs.glob(f"{name}-[0-9]*")
-        if p.name.rpartition("-")[2].isdigit()
-    ]
+    taken = [int(p.name.rpartition("-")[2]) for p in runs.glob(f"{name}-[0-9]*") if p.name.rpartition("-")[2].isdigit()]
     number = max(taken, default=0) + 1
     while True:
         folder = runs / f"{name}-{number:03d}"
@@ -69,9 +64,7 @@ def alone(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with claimed(folder) as mine:
         if not mine:
-            raise FileExistsError(
-                f"another process trains in {folder}: wait for its end, or choose another folder"
-            )
+            raise FileExistsError(f"another process trains in {folder}: wait for its end, or choose another folder")
         yield
 
 
@@ -79,9 +72,7 @@ def emptied(folder: Path, overwrite: bool) -> None:
     """Remove a former run. Raises FileExistsError for one that may not go."""
     former = [folder / file for file in FILES]
     if any(file.exists() for file in former) and not overwrite:
-        raise FileExistsError(
-            f"{folder} holds a run already: --resume it, --overwrite it or choose another folder"
-        )
+        raise FileExistsError(f"{folder} holds a run already: --resume it, --overwrite it or choose another folder")
     for file in former:
         file.unlink(missing_ok=True)
     swept(folder)

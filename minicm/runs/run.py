@@ -11,14 +11,14 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+
 from tqdm import tqdm
+
 from minicm.checkpoint import CheckpointError, describe, fingerprint, load_checkpoint, save_checkpoint
 from minicm.denoiser import Denoiser
 from minicm.objectives.base import Objective
 from minicm.parallel import any_process, rank, world
-from minicm.runs.folder import alone, emptied, new_folder, shortened
-from minicm.runs.folder import Pace, peak_memory
-from minicm.runs.folder import Stop, seconds_of, stoppable
+from minicm.runs.folder import Pace, Stop, alone, emptied, new_folder, peak_memory, seconds_of, shortened, stoppable
 from minicm.train import Data, Diverged, Step, TrainConfig, train
 
 
@@ -53,9 +53,7 @@ class RunOptions:
         if self.resume is not None and self.folder is not None:
             raise ValueError("a resumed run goes on in its own folder: give --resume or --folder, not both")
         if self.overwrite and self.folder is None:
-            raise ValueError(
-                "--overwrite starts a --folder again: say which; without one a run gets a new folder"
-            )
+            raise ValueError("--overwrite starts a --folder again: say which; without one a run gets a new folder")
 
 
 class Finished(NamedTuple):
@@ -96,9 +94,7 @@ def run(name: str, recipe: Recipe, options: dict[str, Any], where: RunOptions = 
         ):
             step = _follow(steps, folder, header, recipe.config, where, stop, bar)
     if step is None:
-        raise CheckpointError(
-            f"{folder} has done all its {recipe.config.steps} steps: nothing is left to resume"
-        )
+        raise CheckpointError(f"{folder} has done all its {recipe.config.steps} steps: nothing is left to resume")
     if step.k < recipe.config.steps and rank() == 0:
         print(
             f"stopped after step {step.k} of {recipe.config.steps}; to go on, give the same command and --resume {folder}",
@@ -158,9 +154,7 @@ def _state_of(path: Path, header: dict[str, Any]) -> dict[str, Any]:
         if difference := _difference(part, state.get(part), now):
             raise CheckpointError(f"{path} is of another run: {difference}")
     if "k" not in state:
-        raise CheckpointError(
-            f"{path} holds a model, but no training to go on with: resume a run's checkpoint"
-        )
+        raise CheckpointError(f"{path} holds a model, but no training to go on with: resume a run's checkpoint")
     return state
 
 
@@ -168,9 +162,7 @@ def _difference(name: str, then: Any, now: Any) -> str | None:
     """The first entry in which two headers differ, in words; the device may differ."""
     if isinstance(then, dict) and isinstance(now, dict):
         parts = (
-            _difference(f"{name}.{key}", then.get(key), now.get(key))
-            for key in {**now, **then}
-            if key != "device"
+            _difference(f"{name}.{key}", then.get(key), now.get(key)) for key in {**now, **then} if key != "device"
         )
         return next(filter(None, parts), None)
     return None if then == now else f"its {name} is {then}, this run's {now}"
@@ -183,9 +175,7 @@ def _folder(name: str, where: RunOptions) -> Path:
     return where.folder or new_folder(where.runs, name)
 
 
-def _prepare(
-    folder: Path, name: str, where: RunOptions, state: dict[str, Any] | None, config: dict[str, Any]
-) -> None:
+def _prepare(folder: Path, name: str, where: RunOptions, state: dict[str, Any] | None, config: dict[str, Any]) -> None:
     """Free the folder of what must not stay, and write down what is run. Raises FileExistsError for a run that may not go."""
     if state is None:
         emptied(folder, where.overwrite)

@@ -62,7 +62,7 @@ def test_a_handout_is_fit_to_be_seen(name):
 def test_what_is_exported_runs_with_an_installed_wheel_alone(name, wheel, tmp_path, monkeypatch):
     """The solution plugged in, fast mode; every check of every task says ok, and every cell's assert holds."""
     monkeypatch.setenv("MINICM_FAST", "1")
-    export([ASSIGNMENTS[name]], tmp_path / "out")
+    export([HANDOUTS / name], tmp_path / "out")
     folder = tmp_path / "out" / name
     shutil.copy(HANDOUTS / name / "solution.py", folder / "student.py")
     tasks = "from minicm.course.load import assignment_in; from pathlib import Path; "
@@ -204,7 +204,8 @@ def test_the_command_refuses_in_one_line(tmp_path, capsys):
         (["grade", A1, str(tmp_path)], "no student.py"),
         (["grade", A1, str(tmp_path / "none")], "no folder"),
         (["grade", A1, str(tmp_path), "--csv", str(tmp_path / "g.csv")], "holds no folders"),
-        (["course", "export", str(tmp_path / "out"), "--assignment", str(tmp_path)], "holds no checks.py"),
+        (["course", "gradescope", str(tmp_path / "out"), "--assignment", str(tmp_path)], "holds no checks.py"),
+        (["course", "export", str(tmp_path / "out"), "--assignment", str(tmp_path)], "is not there: a handout is"),
     ):
         assert main(line) == 2
         error = capsys.readouterr().err

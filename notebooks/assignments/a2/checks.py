@@ -454,9 +454,7 @@ def distils(impl: Impl, seed: int) -> None:
     x_T = EDM().prior((400, 2), generator)
     truth = ring.flow(x_T, 80.0, 0.002)
     solved = impl.solve(ring.denoiser(), EDM(), x_T, karras_grid(18).flip(0).tolist(), impl.heun_step)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        f = Denoiser(MLP(2, width=48, depth=3), t_min=0.002)
+    f = Denoiser(MLP(2, width=48, depth=3), t_min=0.002)
     law = LogNormalIndex(mean=-0.5, std=2.0)
     objective = CD(
         ring.denoiser(),

@@ -505,9 +505,7 @@ class StudentCD(Objective):
 def distils(impl: Impl, seed: int) -> None:
     """a consistency model distilled with your loss, your target and your boundary reaches the exact answer"""
     ring = GaussianMixture.ring()
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        f = StudentModel(impl.consistency, MLP(2, width=48, depth=3))
+    f = StudentModel(impl.consistency, MLP(2, width=48, depth=3))
     config = TrainConfig(steps=400, batch=256, lr=4e-3, warmup=20, ema=0.98, seed=seed)
     for step in train(f, StudentCD(impl, ring.denoiser()), ring, config):
         impl.target_update(list(step.f_target.parameters()), list(step.f.parameters()), 0.5)
