@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -135,9 +136,22 @@ def test_gradescope_and_classroom50_bundles(name, beside, tmp_path, capsys):
     assert "--assignment" in capsys.readouterr().err
 
 
+def test_a_wheel_is_small():
+    """At most 250 kB: the package as a zip, and some 9 kB about it."""
+    size = io.BytesIO()
+    with zipfile.ZipFile(size, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in packed():
+            archive.write(path, path.relative_to(ROOT))
+    assert len(size.getvalue()) < 241_000
+
+
+def packed():
+    """What hatch packs: the folder minicm/, and of it what git does not ignore."""
+    return [p for p in (ROOT / "minicm").rglob("*") if p.is_file() and "__pycache__" not in p.parts]
+
+
 def test_what_is_packed_into_a_wheel_holds_nothing_of_an_assignment():
-    """hatch packs the folder minicm/, and of it what git does not ignore."""
-    files = [p.relative_to(ROOT).as_posix() for p in (ROOT / "minicm").rglob("*") if p.is_file()]
+    files = [path.relative_to(ROOT).as_posix() for path in packed()]
     assert "minicm/course/kit.py" in files and answers(files) == []
     assert not [f for f in files if Path(f).name in ("student.py", "checks.py", "adapters.py")]
     assert not [f for f in files if Path(f).stem in ASSIGNMENTS]
