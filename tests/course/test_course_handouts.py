@@ -185,19 +185,14 @@ def test_the_classroom50_script_writes_its_result(stubs, tmp_path):
 def test_gradescopes_script_writes_its_results(stubs, tmp_path):
     """run_autograder with this machine's folders in place of Gradescope's: results.json with work, and without any."""
     assert main(["course", "gradescope", str(tmp_path / "a1.zip"), "--assignment", A1]) == 0
-    script = zipfile.ZipFile(tmp_path / "a1.zip").read("run_autograder").decode()
-    command = f"{sys.executable} -m minicm"
-    script = script.replace("/autograder/venv/bin/minicm", command).replace(
-        "/autograder/venv/bin/python", sys.executable
-    )
+    with zipfile.ZipFile(tmp_path / "a1.zip") as archive:
+        archive.extractall(tmp_path / "source")
+    script = (tmp_path / "source" / "run_autograder").read_text()
+    script = script.replace("/autograder/venv/bin/minicm", f"{sys.executable} -m minicm")
+    script = script.replace("/autograder/venv/bin/python", sys.executable)
     (tmp_path / "results").mkdir()
-    for folder, words in (
-        (stubs, "add_noise (student.py"),
-        (tmp_path / "results", "no student.py"),
-    ):
-        text = script.replace("/autograder/submission", str(folder)).replace(
-            "/autograder/results", str(tmp_path / "results")
-        )
+    for folder, words in ((stubs, "add_noise (student.py"), (tmp_path / "results", "no student.py")):
+        text = script.replace("/autograder/submission", str(folder)).replace("/autograder", str(tmp_path))
         subprocess.run(["bash", "-c", text], check=True)
         results = json.loads((tmp_path / "results" / "results.json").read_text())
         assert results["score"] == 0 and words in json.dumps(results)
