@@ -260,11 +260,35 @@ class Linear(nn.Module):
         return self.a.to(x.dtype) * x + expand(self.b * t.log(), x)
 
 
+class StudentModel(nn.Module):
+    """A network inside a student's function of (net, x, t), called like a `Denoiser` in the EDM clock."""
+
+    schedule, sigma_data = EDM(), 0.5
+
+    def __init__(self, function: Callable, net: nn.Module, t_min: float = 0.002) -> None:
+        super().__init__()
+        self.function, self.net, self.t_min = function, net, t_min
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """The function's answer at x (B, *D), t (B,); it is told no label."""
+        return self.function(self.net, x, t.to(x.dtype))
+
+
 def pairs(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """x0 and eps (4, 2), and times t and s below t, both (4,), in the EDM clock: what a consistency loss is asked on."""
     generator = torch.Generator().manual_seed(seed)
     x0, eps = (torch.randn(4, 2, generator=generator, dtype=torch.float64) for _ in range(2))
     return x0, eps, f64([0.1, 1.0, 5.0, 80.0]), f64([0.05, 0.4, 3.0, 60.0])
+
+
+def draws_anew(draw: Callable[[torch.Generator], Tensor], name: str, seed: int) -> None:
+    """Raises Wrong unless a draw repeats with its generator's seed, and is another one when the generator has moved on."""
+    generator, fresh = (torch.Generator().manual_seed(seed) for _ in range(2))
+    first = draw(generator)
+    if not torch.equal(first, draw(fresh)):
+        raise Wrong(f"{name} gives another draw from a generator of the same seed: is the generator passed on?")
+    if torch.equal(first, draw(generator)):
+        raise Wrong(f"{name} draws the same again from a generator that has moved on: every step would train the same")
 
 
 def can_learn(loss: Tensor, name: str) -> None:

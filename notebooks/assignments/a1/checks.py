@@ -15,6 +15,7 @@ from minicm.course.kit import (
     Assignment,
     Causes,
     Impl,
+    StudentModel,
     Task,
     Wrong,
     alike_within,
@@ -349,19 +350,6 @@ def denoise_values(impl: Impl, seed: int) -> None:
 
 
 # -------------------------------------------------------------------------------------------- real thing
-class Preconditioned(nn.Module):
-    """A network inside a student's preconditioning, called like a `Denoiser`."""
-
-    schedule, sigma_data, t_min = EDM(), 0.5, 0.0
-
-    def __init__(self, denoise: Callable, net: nn.Module) -> None:
-        super().__init__()
-        self.denoise, self.net = denoise, net
-
-    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        return self.denoise(self.net, x, t.to(x.dtype))
-
-
 class StudentDSM(DSM):
     """Denoising score matching in EDM's own form: mean square of F minus the student's network_target."""
 
@@ -384,7 +372,7 @@ def teacher(impl: Impl, seed: int, steps: int = 300) -> tuple[nn.Module, Gaussia
     ring = GaussianMixture.ring()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        f = Preconditioned(impl.denoise, MLP(2, width=48, depth=3))
+        f = StudentModel(impl.denoise, MLP(2, width=48, depth=3), t_min=0.0)
     config = TrainConfig(steps=steps, batch=256, lr=4e-3, warmup=20, ema=0.98, seed=seed)
     *_, last = train(f, StudentDSM(impl.add_noise, impl.network_target), ring, config)
     return last.ema, ring
