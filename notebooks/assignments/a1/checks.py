@@ -200,14 +200,8 @@ def c_noise_values(impl: Impl, seed: int) -> None:
         "this is t/4": [t / 4 for t in TIMES],
     }
     t = f64(TIMES)
-    same(
-        impl.c_noise(t),
-        [specs.c_noise(v) for v in TIMES],
-        "c_noise is not ln(t)/4",
-        rtol=EXACT,
-        atol=EXACT,
-        causes=causes,
-    )
+    what = "c_noise is not ln(t)/4"
+    same(impl.c_noise(t), [specs.c_noise(v) for v in TIMES], what, rtol=EXACT, atol=EXACT, causes=causes)
 
 
 def scalings_identity(impl: Impl, seed: int) -> None:
@@ -295,14 +289,8 @@ def denoise_input(impl: Impl, seed: int) -> None:
     impl.denoise(net, x, t)
     scale = f64([specs.c_in(v, 0.5) for v in TIMES])[:, None]
     causes = {"x goes in unscaled": x, "it is scaled by the variance, not the standard deviation": scale**2 * x}
-    same(
-        seen[0],
-        scale * x,
-        "the network's input is not c_in x",
-        rtol=EXACT,
-        causes=causes,
-        otherwise="check the scaling",
-    )
+    what = "the network's input is not c_in x"
+    same(seen[0], scale * x, what, rtol=EXACT, causes=causes, otherwise="check the scaling")
     causes = {"it is t itself": t, "it is ln t, without the quarter": t.log()}
     same(seen[1], t.log() / 4, "the network is not told c_noise(t)", rtol=EXACT, atol=EXACT, causes=causes)
 
@@ -335,15 +323,8 @@ def denoise_values(impl: Impl, seed: int) -> None:
         }
         what = f"denoise is not c_skip x + c_out F for sigma_data = {sd}"
         got = impl.denoise(lambda x, c: 2 * x + c[:, None], x, t, sd)
-        same(
-            got,
-            rows(specs.c_out, specs.c_skip),
-            what,
-            rtol=1e-11,
-            atol=1e-12,
-            causes=causes,
-            otherwise="put EDM's Eq. 7 together again",
-        )
+        other = "put EDM's Eq. 7 together again"
+        same(got, rows(specs.c_out, specs.c_skip), what, rtol=1e-11, atol=1e-12, causes=causes, otherwise=other)
     weight = torch.ones(1, requires_grad=True)
     if not impl.denoise(lambda x, c: weight * x, torch.ones(3, 2), torch.ones(3)).requires_grad:
         raise Wrong("denoise gives the network's weights no gradient, so that it cannot be trained")

@@ -225,14 +225,8 @@ def distance_values(impl: Impl, seed: int) -> None:
         "it is halved": [w / 2 for w in want],
         "one axis is left out of the sum": [4.0, 16.0],
     }
-    same(
-        impl.l2(a, b),
-        want,
-        "l2 of two samples of shape (2, 2) is wrong",
-        rtol=EXACT,
-        causes=causes,
-        otherwise="sum the squares over all axes but the first",
-    )
+    what = "l2 of two samples of shape (2, 2) is wrong"
+    same(impl.l2(a, b), want, what, rtol=EXACT, causes=causes, otherwise="sum the squares over all axes but the first")
 
 
 # ------------------------------------------------------------------------------------------------- loss
@@ -322,14 +316,8 @@ def loss_values(impl: Impl, seed: int) -> None:
             "it is weighted by 1/(t - s); lambda = 1 is asked for": want / (t - s),
         }
         got = is_tensor(impl.cd_loss(f, f_target, teacher, x0, eps, t, s, euler_step, distance), (4,), None, "cd_loss")
-        same(
-            got,
-            want.detach(),
-            f"cd_loss with the distance {name} is wrong",
-            rtol=1e-10,
-            causes=causes,
-            otherwise="look at what each model is called with",
-        )
+        what = f"cd_loss with the distance {name} is wrong"
+        same(got, want.detach(), what, rtol=1e-10, causes=causes, otherwise="look at what each model is called with")
 
 
 def loss_gradient(impl: Impl, seed: int) -> None:
@@ -345,13 +333,9 @@ def loss_gradient(impl: Impl, seed: int) -> None:
         residual = f(x_t, t) - f_target(euler_step(teacher, EDM(), x_t, t, s), s)
     if f.a.grad is None:
         raise Wrong("no gradient reaches f's weights")
-    same(
-        f.a.grad,
-        [2 * (residual * x_t).sum().item()],
-        "the gradient of cd_loss is not the loss's own",
-        rtol=1e-9,
-        otherwise="is a part of f's prediction detached?",
-    )
+    what = "the gradient of cd_loss is not the loss's own"
+    other = "is a part of f's prediction detached?"
+    same(f.a.grad, [2 * (residual * x_t).sum().item()], what, rtol=1e-9, otherwise=other)
 
 
 def loss_shared(impl: Impl, seed: int) -> None:
@@ -453,14 +437,8 @@ def target_values(impl: Impl, seed: int) -> None:
                 causes=causes,
                 otherwise="CM, Eq. 8",
             )
-        same(
-            target[1],
-            [[4 * mu**3]],
-            f"the second tensor's target is wrong for mu = {mu}",
-            rtol=1e-9,
-            atol=EXACT,
-            otherwise="are all weights updated?",
-        )
+        what = f"the second tensor's target is wrong for mu = {mu}"
+        same(target[1], [[4 * mu**3]], what, rtol=1e-9, atol=EXACT, otherwise="are all weights updated?")
 
 
 # ------------------------------------------------------------------------------------------ real thing

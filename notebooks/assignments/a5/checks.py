@@ -356,14 +356,8 @@ def orthogonal_values(impl: Impl, seed: int) -> None:
         causes = {"it is not normalised": f64(first), "it points the other way: QR may turn a column round": -want}
         same(Q[:, 0], want, f"the first column of {call} is wrong", rtol=1e-9, atol=EXACT, causes=causes)
         what = f"the columns of {call} are not orthonormal"
-        same(
-            Q.T @ Q,
-            torch.eye(n),
-            what,
-            rtol=0,
-            atol=1e-10,
-            otherwise="take QR or Gram and Schmidt, of columns that are independent",
-        )
+        other = "take QR or Gram and Schmidt, of columns that are independent"
+        same(Q.T @ Q, torch.eye(n), what, rtol=0, atol=1e-10, otherwise=other)
 
 
 def mix_values(impl: Impl, seed: int) -> None:

@@ -275,15 +275,8 @@ def tangent_values(impl: Impl, seed: int) -> None:
         given = {} if (sd, r) == (0.5, 1.0) else {"sigma_d": sd, "r": r}  # these are the defaults
         got = is_tensor(impl.tangent(F, x, T, dx, **given), (4, 2), torch.float64, "tangent")
         what = f"tangent is wrong for sigma_d = {sd}, r = {r}"
-        same(
-            got,
-            want,
-            what,
-            rtol=1e-10,
-            atol=EXACT,
-            causes=causes,
-            otherwise="differentiate f = cos(t) x + sin(t) sigma_d F",
-        )
+        other = "differentiate f = cos(t) x + sin(t) sigma_d F"
+        same(got, want, what, rtol=1e-10, atol=EXACT, causes=causes, otherwise=other)
 
 
 def tangent_vanishes(impl: Impl, seed: int) -> None:
