@@ -218,6 +218,25 @@ def alike_within(out: Tensor, call: str, what: str = "noise levels") -> None:
         raise Wrong(f"{call} uses several {what} within one sample: a (B,) has broadcast along the last axis")
 
 
+def keeps_shape(name: str, given: Callable[[Tensor, Tensor], tuple], what: str = "noise levels") -> Check:
+    """The gate of a function of a batch: shape and dtype, the sample's own of `what`, and nothing written into its arguments.
+
+    given: float32 ones (B, *D) and float64 times 1, ..., B -> the arguments, equal within each sample.
+    """
+
+    def check(impl: Impl, seed: int) -> None:
+        for shape in SHAPES:
+            args = given(torch.ones(shape), torch.arange(1.0, shape[0] + 1).double())
+            kept = [(a, a.clone()) for a in args if isinstance(a, Tensor)]
+            call = f"{name} of x {shape} float32, B = {shape[0]}"
+            alike_within(is_tensor(getattr(impl, name)(*args), shape, torch.float32, call), call, what)
+            for after, before in kept:
+                untouched(before, after, name)
+
+    check.__doc__ = f"{name} keeps shape and dtype, also where the batch is as long as the image is wide"
+    return check
+
+
 def keep_times(impl: Impl, names: Sequence[str], times: Sequence[float]) -> None:
     """Raises Wrong unless the named functions map t (B,) to (B,) in t's dtype and leave t as it is."""
     for dtype in (torch.float32, torch.float64):

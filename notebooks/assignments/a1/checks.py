@@ -18,11 +18,11 @@ from minicm.course.kit import (
     StudentModel,
     Task,
     Wrong,
-    alike_within,
     asks_net_once,
     f64,
     is_tensor,
     keep_times,
+    keeps_shape,
     reaches,
     same,
     untouched,
@@ -219,13 +219,7 @@ def scalings_identity(impl: Impl, seed: int) -> None:
 
 
 # ----------------------------------------------------------------------------------------- unit variance
-def target_shape(impl: Impl, seed: int) -> None:
-    """network_target keeps shape and dtype, also where the batch is as long as the image is wide"""
-    for shape in SHAPES:
-        t = torch.arange(1.0, shape[0] + 1)
-        call = f"network_target of x0 {shape}, t ({shape[0]},)"
-        target = is_tensor(impl.network_target(torch.ones(shape), torch.ones(shape), t), shape, torch.float32, call)
-        alike_within(target, call)
+target_shape = keeps_shape("network_target", lambda x, t: (x, x, t.float()))
 
 
 def target_inverts(impl: Impl, seed: int) -> None:

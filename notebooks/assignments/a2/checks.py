@@ -11,7 +11,6 @@ from torch import Tensor
 
 from minicm.course import specs
 from minicm.course.kit import (
-    SHAPES,
     Assignment,
     Impl,
     Task,
@@ -19,6 +18,7 @@ from minicm.course.kit import (
     alike_within,
     f64,
     is_tensor,
+    keeps_shape,
     plain,
     reaches,
     same,
@@ -110,13 +110,7 @@ def spec_slope(x: list[float], y: list[float]) -> float:
 
 
 # --------------------------------------------------------------------------------------------- the noise
-def eps_shape(impl: Impl, seed: int) -> None:
-    """eps_hat keeps shape and dtype, also where the batch is as long as the image is wide"""
-    for shape in SHAPES:
-        t = torch.arange(1.0, shape[0] + 1)
-        call = f"eps_hat of x {shape}, t ({shape[0]},)"
-        out = is_tensor(impl.eps_hat(EDM(), torch.ones(shape), torch.zeros(shape), t), shape, torch.float32, call)
-        alike_within(out, call, "times")
+eps_shape = keeps_shape("eps_hat", lambda x, t: (EDM(), x, 0 * x, t.float()), "times")
 
 
 def eps_values(impl: Impl, seed: int) -> None:

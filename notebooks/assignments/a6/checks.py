@@ -22,6 +22,7 @@ from minicm.course.kit import (
     f64,
     held_fixed,
     is_tensor,
+    keeps_shape,
     reaches,
     same,
     type_name,
@@ -67,13 +68,7 @@ def spec_w_embedding(w: float, dim: int) -> list[float]:
 
 
 # --------------------------------------------------------------------------------------------- guidance
-def guide_shape(impl: Impl, seed: int) -> None:
-    """guide keeps shape and dtype, one w a sample, also where the batch is as long as the image is wide"""
-    for shape in SHAPES:
-        D_c, D_null, call = torch.ones(shape), torch.zeros(shape), f"guide of x0_hat {shape}"
-        out = impl.guide(D_c, D_null, torch.arange(shape[0]).double())
-        alike_within(is_tensor(out, shape, torch.float32, call), call, "w")
-        untouched(torch.ones(shape), D_c, "guide")
+guide_shape = keeps_shape("guide", lambda x, w: (x, 0 * x, w), "w")
 
 
 def guide_values(impl: Impl, seed: int) -> None:
