@@ -69,9 +69,7 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path, tiny_recipe):
 def until(goal, resume, tiny_recipe, steps, folder=None):
     """The checkpoint of step `goal` of a run that Ctrl-C stops there."""
     recipe = tiny_recipe(steps=steps)
-    recipe = recipe._replace(
-        data=Interrupting(recipe.data, goal - (load_checkpoint(resume)["k"] if resume else 0))
-    )
+    recipe = recipe._replace(data=Interrupting(recipe.data, goal - (load_checkpoint(resume)["k"] if resume else 0)))
     where = RunOptions(resume=resume, folder=folder, log_every=1, quiet=True)
     done = run("tiny", recipe, {"seed": 0}, where)
     assert done.k == goal
@@ -138,9 +136,7 @@ def test_numbers_go_on_and_nothing_is_written_over(tmp_path):
 @pytest.mark.parametrize("left", ["config.json", "log.jsonl", "checkpoint.safetensors"])
 def test_a_folder_that_holds_a_run_is_kept(tmp_path, tiny_recipe, left):
     (tmp_path / left).write_text("precious")
-    with pytest.raises(
-        FileExistsError, match="holds a run already: --resume it, --overwrite it or choose another"
-    ):
+    with pytest.raises(FileExistsError, match="holds a run already: --resume it, --overwrite it or choose another"):
         run("tiny", tiny_recipe(), {}, quiet(tmp_path))
     assert [p.name for p in tmp_path.iterdir()] == [left]
     assert (tmp_path / left).read_text() == "precious"
@@ -296,9 +292,7 @@ def test_a_budget_stops_after_the_step_and_the_rest_follows(tmp_path, tiny_recip
     recipe = tiny_recipe()
     slow = recipe._replace(data=Slow(recipe.data))
     done = run("tiny", slow, {}, quiet(tmp_path / "r", budget="0.3s"))
-    assert (
-        1 <= done.k < 12 and load_checkpoint(done.folder)["k"] == done.k
-    )  # 12 steps of .1 s do not fit into .3 s
+    assert 1 <= done.k < 12 and load_checkpoint(done.folder)["k"] == done.k  # 12 steps of .1 s do not fit into .3 s
     assert f"--resume {done.folder}" in capsys.readouterr().err
     assert not done.interrupted  # its time was up: the command exits with 0
     run("tiny", tiny_recipe(), {}, RunOptions(resume=done.folder, budget="1h", quiet=True))
