@@ -15,7 +15,7 @@ from docs.studies import ablation, guided_figures, interactive, orders
 from docs.studies import guided as study
 from minicm.data.mixtures import GaussianMixture
 from minicm.data.trajectories import Trajectories
-from minicm.metrics import Row
+from minicm.metrics import Row, consistency_error
 from minicm.recipes import guided, points
 from minicm.schedules import EDM
 from minicm.solvers import euler_step
@@ -89,6 +89,7 @@ def test_the_ladders_change_one_thing_a_rung_and_end_in_the_recipes():
 
 
 def test_the_limit_spends_one_budget_and_a_study_prints_a_row_a_training(monkeypatch, capsys):
+    monkeypatch.setattr(ablation, "consistency_error", lambda f, data, n, generator: consistency_error(f, data, n=5))
     monkeypatch.setattr(ablation, "Trajectories", lambda mixture, n: Trajectories(mixture, n=8, m=2))
     trials = dict(ablation.limit())
     spent = {name: trial.config.steps for name, trial in trials.items()}
