@@ -199,6 +199,13 @@ def rule_tyro_in_the_command_only(modules: Modules) -> Iterator[str]:
                 yield f"{m.at(i.line)}: imports {i.target}: only minicm/__main__.py may"
 
 
+def rule_the_package_stands_alone(modules: Modules) -> Iterator[str]:
+    for m in modules.values():
+        for i in m.imports:
+            if i.top in {"docs", "notebooks", "tests"}:
+                yield f"{m.at(i.line)}: imports {i.target}, which no wheel brings: studies import minicm, never the reverse"
+
+
 def rule_third_parties_are_declared(modules: Modules) -> Iterator[str]:
     for m in modules.values():
         for i in m.imports:
@@ -286,6 +293,8 @@ BREACHES = [
     ("nets_import_torch_only", "nets/mlp.py", "from ..times import karras_grid", "minicm.times"),
     ("data_init_is_empty", "data/__init__.py", "\nfrom .toy import moons", "data/__init__.py:2"),
     ("tyro_in_the_command_only", "recipes/ring.py", "def f():\n    import tyro", "ring.py:2"),
+    ("the_package_stands_alone", "train.py", "def f():\n    import docs.studies.plain", "train.py:2"),
+    ("the_package_stands_alone", "train.py", "from tests.exact import normal", "imports tests.exact"),
     ("third_parties_are_declared", "metrics.py", "try:\n    import ot\nfinally: ...", "imports ot"),
     ("import_minicm_is_light", "__init__.py", "import torch", "__init__.py:1"),
     ("import_minicm_is_light", "__init__.py", "from minicm.train import train", "train.py:1"),
