@@ -18,7 +18,7 @@ import pytest
 import torch
 
 import minicm
-from minicm.__main__ import RECIPES
+from minicm.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parents[2]
 GENERATED = {"reference", "notebooks", "_build"}  # below docs/, written by the build
