@@ -386,6 +386,7 @@ def spread(values: Iterable[float]) -> dict[str, float]:
 
 
 # ------------------------------------------------------------------------------------------------ the report
+NAN = float("nan")  # where a system does not tell how much memory was held
 COLUMNS = ("steps_per_second", "samples_per_second", "tflops", "share_of_matmul", "over_plain")
 
 
@@ -404,7 +405,7 @@ def render(report: Report) -> str:
         for setting in (key for key, row in part.items() if isinstance(row, dict) and "tflops" in row):
             cells = " | ".join(cell(part[setting].get(column)) for column in COLUMNS)
             lines.append(
-                f"| {name} | {part['gflop']:.3g} | {setting} | {cells} | {megabytes(part['peak_memory_mb'])} |"
+                f"| {name} | {part['gflop']:.3g} | {setting} | {cells} | {part['peak_memory_mb'] or NAN:.0f} |"
             )
         lines += [f"| {name} | | {it}: not measured, {why} | | | | | | |" for it, why in part["not_measured"].items()]
     lines += ["", f"| {scene['drawn']} samples in | evaluations | seconds |", "|---|---:|---:|"]
@@ -412,15 +413,10 @@ def render(report: Report) -> str:
         lines.append(f"| {name} | {row.get('evaluations', '')} | {row.get('not_measured') or cell(row['seconds'])} |")
     if "exact_flow" in report:
         lines.append(f"| the exact flow | | {cell(report['exact_flow']['seconds'])} |")
-    memory = ", ".join(f"{name} {megabytes(mb)}" for name, mb in report["peak_memory_mb"].items())
+    memory = ", ".join(f"{name} {mb or NAN:.0f}" for name, mb in report["peak_memory_mb"].items())
     return "\n".join([*lines, "", f"Most memory held up to the end of each part, MB: {memory}"])
 
 
 def cell(number: dict[str, float] | None) -> str:
     """A number before its quartiles, three digits each."""
     return "" if number is None else "{median:.3g} ({low:.3g} .. {high:.3g})".format(**number)
-
-
-def megabytes(number: float | None) -> str:
-    """A whole number; a system may not tell it."""
-    return "unknown" if number is None else f"{number:.0f}"

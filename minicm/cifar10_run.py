@@ -37,7 +37,7 @@ from minicm.evaluate.pictures import (
     evaluate_teacher_pictures,
     few_steps,
     many_steps,
-    noise,
+    start,
 )
 from minicm.evaluate.rows import Row, table
 from minicm.metrics.consistency import time_grid
@@ -56,6 +56,7 @@ METHODS: dict[str, Callable[..., Recipe]] = {
     "ect": cifar10_ect,
 }
 SHARE = 0.93  # of the time that is left, planned for steps: a machine may become slower
+SHAPE = (3, 32, 32)  # of a picture
 SEED = 7  # of the noise that is drawn for figures
 ROWS = 6  # of a teacher's sheet
 
@@ -151,9 +152,7 @@ def cifar10_run(job: Job) -> tuple[list[Row], str]:
     recipe, options = with_steps(max(int(SHARE * left / pace), 1))
     done = run(f"cifar10-{job.method}", recipe, options, RunOptions(runs=job.runs, budget=f"{left:.0f}s"))
     seconds = {"a step in the trial": pace, "until trained": time.perf_counter() - started}
-    job.out.mkdir(parents=True)
-    export(done.folder, out=job.out / "weights.safetensors")
-    model = job.model(job.out / "weights.safetensors")  # what is measured and drawn is what was exported
+    model = job.model(export(done.folder, out=job.out / "weights.safetensors"))  # goes on with what it exported
     teacher = None if job.teacher is None else job.model(job.teacher)
     for name, figure in figures(job, model, teacher, reference).items():
         figure.savefig(job.out / f"{name}.png")
@@ -195,7 +194,7 @@ def seconds_a_step(recipe: Recipe, n: int) -> float:
 
 def measured(job: Job, model: Denoiser, teacher: Denoiser | None, reference: Reference) -> list[Row]:
     """What a model's pictures score; a student's beside its teacher's, from the same noise, by the same classifier."""
-    x_T, label = noise(model.schedule, job.scale.samples, 0, job.device)
+    x_T, label = start(model.schedule, SHAPE, job.scale.samples, 0, device=job.device)
     if job.method == "teacher":
         return evaluate_teacher_pictures(model, reference, x_T, label)
     rows = evaluate_pictures(model, reference, x_T, label)
@@ -209,7 +208,7 @@ def measured(job: Job, model: Denoiser, teacher: Denoiser | None, reference: Ref
 def figures(job: Job, model: Denoiser, teacher: Denoiser | None, reference: Reference) -> dict[str, Figure]:
     """Samples, a column for each class; the training pictures nearest to some; a trajectory where there is a teacher."""
     rows = ROWS if job.method == "teacher" else 1
-    x_T, label = noise(model.schedule, rows * len(CLASSES), SEED, job.device)  # the classes in turn
+    x_T, label = start(model.schedule, SHAPE, rows * len(CLASSES), SEED, device=job.device)
     found = {}
     if job.method == "teacher":
         title, parts = "a diffusion teacher, 40 Heun steps", many_steps(model, x_T, label).split(len(CLASSES))

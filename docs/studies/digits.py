@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from minicm.checkpoint import load_checkpoint, load_model, load_trained
+from minicm.checkpoint import load_model, load_trained
 from minicm.data.digits import Digits
 from minicm.evaluate.pictures import few_steps, many_steps
 from minicm.evaluate.rows import Row
@@ -27,8 +27,6 @@ from minicm.plots.images import along_a_trajectory, edited, few_step_samples, in
 from minicm.sampling import LEVELS
 
 MEASURES = ("class Frechet", "label agreement", "precision", "recall", "classifier sure", "nearest", "copied")
-
-
 HEUN = 40  # steps of the teacher
 
 
@@ -58,21 +56,23 @@ def by_sampling(rows: list[Row]) -> dict[str, dict[str, Row]]:
 def lines(folders: list[Path]) -> Iterator[str]:
     """A Markdown table: a line for each run and way of sampling, under the floors."""
     runs = {folder: by_sampling(evaluated(folder)) for folder in folders}
-    unit = next(iter(runs[folders[0]].values()))["class Frechet"].value
+    first = next(iter(runs[folders[0]].values()))
+    unit = first["class Frechet"].value
     yield "| recipe | steps x batch | sampling | " + " | ".join(("x teacher", *MEASURES)) + " |"
     yield "|---|---:|---|" + "---:|" * (1 + len(MEASURES))
-    floors = next(iter(runs[folders[0]].values()))
-    floor = {measure: floors[measure].floor or 0.0 for measure in MEASURES}
-    values = [f"{floor['class Frechet'] / unit:.2f}", *(f"{floor[m]:.3g}" for m in MEASURES)]
-    yield "| *held-out digits* | | | " + " | ".join(values) + " |"
+    yield "| *held-out digits* | | | " + cells({name: row.floor or 0.0 for name, row in first.items()}, unit) + " |"
     for folder, samplings in runs.items():
-        state = load_checkpoint(folder)
-        name, config = state["recipe"], state["config"]
+        header = load_trained(folder).header
+        name, config = header["recipe"], header["config"]
         for sampling, measures in samplings.items():
-            values = [f"{measures['class Frechet'].value / unit:.2f}"]
-            values += [f"{measures[m].value:.3g}" for m in MEASURES]
-            yield (f"| {name} | {config['steps']} x {config['batch']} | {sampling} | " + " | ".join(values) + " |")
+            values = cells({measure: row.value for measure, row in measures.items()}, unit)
+            yield f"| {name} | {config['steps']} x {config['batch']} | {sampling} | {values} |"
             name = ""
+
+
+def cells(values: dict[str, float], unit: float) -> str:
+    """The Frechet distance in units of the teacher's, and then all measures."""
+    return " | ".join([f"{values['class Frechet'] / unit:.2f}", *(f"{values[name]:.3g}" for name in MEASURES)])
 
 
 def figures(folder: Path) -> dict[str, Figure]:

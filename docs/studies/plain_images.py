@@ -40,7 +40,7 @@ def plain_dsm(
     while True:
         x0, label = data.sample(batch, generator)
         z = torch.randn(batch, generator=generator, device=device, dtype=torch.float64)
-        sigma = (-1.2 + 1.2 * z).exp().clamp(1e-3, 80).float()
+        sigma = (-1.2 + 1.2 * z).exp().clamp(1e-3, 80).to(x0.dtype)
         eps = torch.randn(x0.shape, generator=generator, device=device)
         x0_hat = denoiser(net, x0 + sigma[:, None, None, None] * eps, sigma, label)
         weight = (sigma**2 + SIGMA_DATA**2) / (sigma * SIGMA_DATA) ** 2

@@ -53,11 +53,11 @@ def course(
         torch_index: where an autograder gets torch from; PyTorch's own index of CPU builds if not given
     """
     if what == "export":
-        chosen = [assignment_in(assignment)] if assignment else all_assignments()
+        chosen = [assignment] if assignment else all_assignments()
         print("\n".join(map(str, export(chosen, dest))))
         return 0
     if assignment is None:
         raise ValueError(f"{what} grades one assignment: give its folder by --assignment")
-    {"gradescope": gradescope_zip, "classroom50": classroom50}[what](assignment_in(assignment), dest, torch_index)
+    {"gradescope": gradescope_zip, "classroom50": classroom50}[what](assignment, dest, torch_index)
     print(dest)
     return 0

@@ -12,7 +12,6 @@ from importlib import resources
 from pathlib import Path
 
 import minicm
-from minicm.course.kit import Assignment
 from minicm.course.load import assignment_in
 
 PACKAGE = Path(minicm.__file__).resolve().parent
@@ -22,71 +21,71 @@ PROJECT = ("pyproject.toml", "README.md", "LICENSE")  # what pip needs to instal
 CPU_TORCH = "https://download.pytorch.org/whl/cpu"
 
 
-def all_assignments() -> list[Assignment]:
-    """The assignments of minicm's repository. Raises ValueError where it is not at hand."""
+def all_assignments() -> list[Path]:
+    """The folders of the assignments in minicm's repository. Raises ValueError where it is not at hand."""
     if not HANDOUTS.is_dir():
         raise ValueError(
             f"{HANDOUTS} is not there: the handouts are in minicm's repository; run this in a clone of it, "
             "or give a folder by --assignment"
         )
-    return [assignment_in(path.parent) for path in sorted(HANDOUTS.glob("*/checks.py"))]
+    return [path.parent for path in sorted(HANDOUTS.glob("*/checks.py"))]
 
 
-def export(assignments: list[Assignment], dest: Path) -> list[Path]:
-    """Copy the handouts, a folder each, to a new folder. Returns the files; raises FileExistsError if dest exists."""
+def export(folders: list[Path], dest: Path) -> list[Path]:
+    """Copy the handouts, a folder each, to a new folder; returns the files.
+
+    Raises ValueError where a file is missing, FileExistsError if dest exists.
+    """
     if dest.exists():
         raise FileExistsError(f"{dest} exists: choose a new folder, so that nobody's work is written over")
-    files = {dest / path.parent.name / path.name: path for assignment in assignments for path in handout(assignment)}
-    for to, path in files.items():
-        copy(path, to)
-    return list(files)
+    files = [path for folder in folders for path in handout(folder.resolve())]
+    for path in files:
+        copy(path, dest / path.parent.name / path.name)
+    return [dest / path.parent.name / path.name for path in files]
 
 
-def handout(assignment: Assignment) -> list[Path]:
-    """The files that a student receives. Raises ValueError where one is missing."""
-    folder = folder_of(assignment)
+def handout(folder: Path) -> list[Path]:
+    """The files of an assignment that a student receives. Raises ValueError where one is missing."""
     files = [folder / name for name in (f"{folder.name}.ipynb", "student.py", "checks.py")]
-    if missing := [path for path in files if not path.is_file()]:
-        raise ValueError(f"{missing[0]} is not there: a handout has a notebook named as its folder, and student.py")
+    for path in files:
+        if not path.is_file():
+            raise ValueError(
+                f"{path} is not there: a handout is a notebook named as its folder, student.py and checks.py"
+            )
     return files
 
 
-def folder_of(assignment: Assignment) -> Path:
-    """Where an assignment was loaded from. Raises ValueError for one that was not."""
-    if assignment.folder is None:
-        raise ValueError(f"{assignment.name} was not loaded from a folder: nothing of it can be handed out")
-    return assignment.folder
-
-
-def gradescope_zip(assignment: Assignment, dest: Path, torch_index: str = CPU_TORCH) -> None:
+def gradescope_zip(folder: Path, dest: Path, torch_index: str = CPU_TORCH) -> None:
     """The zip that Gradescope's autograder takes: setup.sh, run_autograder, the package and the assignment.
 
     torch_index: where setup.sh gets torch from. Raises FileExistsError rather than writing over a file.
     """
+    files = list(bundled(folder))
     with zipfile.ZipFile(dest, "x", zipfile.ZIP_DEFLATED) as archive:
         for name in ("setup.sh", "run_autograder"):
             info = zipfile.ZipInfo(name)
             info.external_attr = 0o755 << 16
             archive.writestr(info, filled(f"gradescope_{name.removesuffix('.sh')}.sh", torch_index))
-        for path, inside in bundled(assignment):
+        for path, inside in files:
             archive.write(path, inside)
 
 
-def classroom50(assignment: Assignment, dest: Path, torch_index: str = CPU_TORCH) -> None:
+def classroom50(folder: Path, dest: Path, torch_index: str = CPU_TORCH) -> None:
     """The folder CLASSROOM/autograders/ASSIGNMENT of Classroom 50: autograder.py, the package and the assignment.
 
     Raises FileExistsError if dest exists.
     """
+    files = list(bundled(folder))
     dest.mkdir(parents=True)
     (dest / "autograder.py").write_text(filled("classroom50.py", torch_index), encoding="utf-8")
     (dest / "runtime.json").write_text('{"runs-on": "ubuntu-latest", "python": "3.13"}\n', encoding="utf-8")
-    for path, inside in bundled(assignment):
+    for path, inside in files:
         copy(path, dest / inside)
 
 
-def bundled(assignment: Assignment) -> Iterator[tuple[Path, str]]:
+def bundled(folder: Path) -> Iterator[tuple[Path, str]]:
     """The files that grade an assignment, and their place in a bundle: package/ for pip, assignment/ for the checks."""
-    for path in (folder_of(assignment) / "checks.py", *assignment.beside):
+    for path in (folder / "checks.py", *assignment_in(folder).beside):
         yield path, f"assignment/{path.name}"
     for name in PROJECT:
         if not (REPOSITORY / name).exists():

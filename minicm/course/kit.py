@@ -115,7 +115,7 @@ def run(assignment: Assignment, impl: Impl, seed: int = 0) -> Iterator[Result]:
 
 
 def outcome(check: Check, impl: Impl, seed: int = 0) -> str:
-    """What a check says about an implementation: one sentence, or nothing where it passes."""
+    """What a check says about an implementation, one sentence, or nothing where it passes; torch's own generator is seeded."""
     try:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed asks every kind of device
@@ -218,6 +218,25 @@ def alike_within(out: Tensor, call: str, what: str = "noise levels") -> None:
         raise Wrong(f"{call} uses several {what} within one sample: a (B,) has broadcast along the last axis")
 
 
+def keeps_shape(name: str, given: Callable[[Tensor, Tensor], tuple], what: str = "noise levels") -> Check:
+    """The gate of a function of a batch: shape and dtype, the sample's own of `what`, and nothing written into its arguments.
+
+    given: float32 ones (B, *D) and float64 times 1, ..., B -> the arguments, equal within each sample.
+    """
+
+    def check(impl: Impl, seed: int) -> None:
+        for shape in SHAPES:
+            args = given(torch.ones(shape), torch.arange(1.0, shape[0] + 1).double())
+            kept = [(a, a.clone()) for a in args if isinstance(a, Tensor)]
+            call = f"{name} of x {shape} float32, B = {shape[0]}"
+            alike_within(is_tensor(getattr(impl, name)(*args), shape, torch.float32, call), call, what)
+            for after, before in kept:
+                untouched(before, after, name)
+
+    check.__doc__ = f"{name} keeps shape and dtype, also where the batch is as long as the image is wide"
+    return check
+
+
 def keep_times(impl: Impl, names: Sequence[str], times: Sequence[float]) -> None:
     """Raises Wrong unless the named functions map t (B,) to (B,) in t's dtype and leave t as it is."""
     for dtype in (torch.float32, torch.float64):
@@ -260,11 +279,35 @@ class Linear(nn.Module):
         return self.a.to(x.dtype) * x + expand(self.b * t.log(), x)
 
 
+class StudentModel(nn.Module):
+    """A network inside a student's function of (net, x, t), called like a `Denoiser` in the EDM clock."""
+
+    schedule, sigma_data = EDM(), 0.5
+
+    def __init__(self, function: Callable, net: nn.Module, t_min: float = 0.002) -> None:
+        super().__init__()
+        self.function, self.net, self.t_min = function, net, t_min
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """The function's answer at x (B, *D), t (B,); it is told no label."""
+        return self.function(self.net, x, t.to(x.dtype))
+
+
 def pairs(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """x0 and eps (4, 2), and times t and s below t, both (4,), in the EDM clock: what a consistency loss is asked on."""
     generator = torch.Generator().manual_seed(seed)
     x0, eps = (torch.randn(4, 2, generator=generator, dtype=torch.float64) for _ in range(2))
     return x0, eps, f64([0.1, 1.0, 5.0, 80.0]), f64([0.05, 0.4, 3.0, 60.0])
+
+
+def draws_anew(draw: Callable[[torch.Generator], Tensor], name: str, seed: int) -> None:
+    """Raises Wrong unless a draw repeats with its generator's seed, and is another one when the generator has moved on."""
+    generator, fresh = (torch.Generator().manual_seed(seed) for _ in range(2))
+    first = draw(generator)
+    if not torch.equal(first, draw(fresh)):
+        raise Wrong(f"{name} gives another draw from a generator of the same seed: is the generator passed on?")
+    if torch.equal(first, draw(generator)):
+        raise Wrong(f"{name} draws the same again from a generator that has moved on: every step would train the same")
 
 
 def can_learn(loss: Tensor, name: str) -> None:

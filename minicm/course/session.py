@@ -19,9 +19,9 @@ from typing import Any
 
 from torch import Tensor
 
-from minicm.course.kit import Assignment, Failed, Raised
+from minicm.course.kit import Assignment, Failed
 from minicm.course.load import kept_from_submissions
-from minicm.course.peer import Peer, RemoteError
+from minicm.course.peer import Peer
 from minicm.course.wire import Garbled, read_message, write_message
 
 SIZE = 4 * 2**20  # bytes of sources at most
@@ -79,8 +79,6 @@ class Submission:
             try:
                 seconds = min(self.limits.call, self.end - time.monotonic())
                 return process.call(name, seconds, args, kwargs)
-            except RemoteError as error:
-                raise Raised(error.kind, str(error)) from None
             except TROUBLE as error:
                 self.blamed[name] = f"{name} {process.how_it_ended(error)}"
                 self._stop()
@@ -175,7 +173,7 @@ class _Process:
         return self._next()[0]
 
     def call(self, name: str, seconds: float, args: tuple, kwargs: dict) -> Any:
-        """Call a function of the submission. Raises TimeoutError, EOFError, Garbled or RemoteError."""
+        """Call a function of the submission. Raises TimeoutError, EOFError, Garbled or Raised."""
         self.wait_until(time.monotonic() + seconds)
         return self.peer.call(name, *args, **kwargs)
 
@@ -190,7 +188,7 @@ class _Process:
         if isinstance(error, Garbled):
             return f"sent what is no answer ({error})"
         try:
-            code = self.process.wait(2)
+            code = self.process.wait(10)  # a busy machine takes its time to end one
         except subprocess.TimeoutExpired:
             return "closed the way to the grader"
         if code < 0:

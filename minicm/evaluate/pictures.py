@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from minicm.data.cifar10 import Cifar10
 from minicm.data.digits import Digits
+from minicm.data.points import Points
 from minicm.denoiser import Denoiser, Guided
 from minicm.evaluate.rows import Row
 from minicm.metrics.consistency import paired_error, rms, time_grid
@@ -29,68 +30,21 @@ from minicm.schedules import Denoise, Schedule
 from minicm.solvers import solve
 
 Decode = Callable[[Tensor], Tensor]  # latents (or pixels) -> pictures
-
-
 PART = 500  # pictures that go through a network at once
+PAIRS = 500  # samples that a student is held against its teacher on, 40 Heun steps each
 
 
-class Labelled:
-    """Pictures (N, C, H, W) and labels (N,) as data, drawn with replacement."""
+# ------------------------------------------------------------------------------------------- samples
+def start(
+    schedule: Schedule, shape: tuple[int, ...], n: int, seed: int, classes: int = 10, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor]:
+    """The noises x_T (n, *shape) and classes (n,), in turn, from which a model and its teacher are compared, on a device.
 
-    def __init__(self, images: Tensor, labels: Tensor) -> None:
-        self.images, self.labels = images, labels
-
-    def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """n pictures and their labels, on the pictures' device."""
-        index = torch.randint(len(self.labels), (n,), generator=generator, device=generator.device)
-        index = index.to(self.images.device)
-        return self.images[index], self.labels[index]
-
-
-def class_reference(
-    train: Tensor,
-    train_label: Tensor,
-    held_out: Tensor,
-    held_out_label: Tensor,
-    *,
-    classes: int,
-    width: int = 32,  # channels of the classifier's first stage
-    stages: int = 2,  # how often it halves height and width: 2 for 8x8, 3 for 32x32
-    flips: bool = False,  # whether a mirrored picture is of the same class
-    steps: int = 600,  # updates of 128 pictures
-) -> Reference:
-    """What pictures are measured against, by a classifier trained here on pictures (N, C, H, W) in [-1, 1], labels (N,).
-
-    It sees them moved by a pixel and with noise, so that it knows more than the training pictures by heart. All stays on
-    the pictures' device. The unit of its distance is its own: numbers compare only from one and the same classifier.
+    The noise is drawn on the CPU, so that it is the same everywhere.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        net = Classifier(train.shape[1], classes, width=width, stages=stages)
-
-    def loss(x0: Tensor, label: Tensor, generator: torch.Generator) -> Tensor:
-        return F.cross_entropy(net(disturbed(x0, flips, generator)), label, reduction="none")
-
-    net = fit(net, loss, Labelled(train, train_label), steps=steps, device=train.device)
-    return Reference(train, held_out, held_out_label, net, net.features)
-
-
-def disturbed(x: Tensor, flips: bool, generator: torch.Generator) -> Tensor:
-    """Pictures (B, C, H, W), all moved by up to a pixel, with noise of .2, half of them mirrored if `flips`."""
-    height, width = x.shape[2:]
-    down, right = torch.randint(3, (2,), generator=generator, device=generator.device).tolist()
-    moved = F.pad(x, (1, 1, 1, 1), mode="replicate")[:, :, down : down + height, right : right + width]
-    if flips:
-        mirrored = torch.rand(len(x), 1, 1, 1, generator=generator, device=x.device) < 0.5
-        moved = torch.where(mirrored, moved.flip(3), moved)
-    return moved + 0.2 * torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-
-
-def start(schedule: Schedule, shape: tuple[int, ...], n: int, seed: int, classes: int = 10) -> tuple[Tensor, Tensor]:
-    """The noises x_T (n, *shape) and classes (n,), all alike often, from which a model and its teacher are compared."""
     generator = torch.Generator().manual_seed(seed)
     label = torch.arange(n) % classes  # not drawn: the class counts' chance alone moves a Frechet distance
-    return schedule.prior((n, *shape), generator), label
+    return schedule.prior((n, *shape), generator).to(device), label.to(device)
 
 
 def few_steps(f: Denoise, x_T: Tensor, label: Tensor, steps: int, *, w: float | None = None, seed: int = 1) -> Tensor:
@@ -100,24 +54,26 @@ def few_steps(f: Denoise, x_T: Tensor, label: Tensor, steps: int, *, w: float | 
     """
     generator = torch.Generator(x_T.device).manual_seed(seed)
     times = sampling_times(f.schedule, steps)
-    parts = []
-    for x, c in zip(x_T.split(PART), label.split(PART), strict=True):
-        cond: dict[str, Any] = {} if w is None else {"w": torch.full((len(x),), w, device=x.device)}
-        parts.append(sample(f, x, times, generator=generator, label=c, **cond))
-    return torch.cat(parts)
+
+    def draw(x: Tensor, c: Tensor) -> Tensor:
+        given: dict[str, Any] = {} if w is None else {"w": torch.full((len(x),), w, device=x.device)}
+        return sample(f, x, times, generator=generator, label=c, **given)
+
+    return torch.cat([draw(*part) for part in zip(x_T.split(PART), label.split(PART), strict=True)])
 
 
 def many_steps(teacher: Denoise, x_T: Tensor, label: Tensor, *, w: float = 0.0, steps: int = 40) -> Tensor:
     """Samples of a teacher in 40 Heun steps, its guided flow where w > 0 (LCM's convention)."""
     schedule = teacher.schedule
     times = torch.cat([time_grid(schedule, steps).flip(0), torch.zeros(1, dtype=torch.float64)])
-    parts = []
-    for x, c in zip(x_T.split(PART), label.split(PART), strict=True):
-        denoise = Guided(teacher, c, w) if w else partial(teacher, label=c)
-        parts.append(solve(denoise, schedule, x, times))
-    return torch.cat(parts)
+
+    def draw(x: Tensor, c: Tensor) -> Tensor:
+        return solve(Guided(teacher, c, w) if w else partial(teacher, label=c), schedule, x, times)
+
+    return torch.cat([draw(*part) for part in zip(x_T.split(PART), label.split(PART), strict=True)])
 
 
+# -------------------------------------------------------------------------------------- the measures
 def evaluate_pictures(
     f: Denoise,
     reference: Reference,
@@ -168,7 +124,44 @@ def measured(name: str, x: Tensor, label: Tensor, reference: Reference, seed: in
     return [replace(row, name=f"{name} {row.name}") for row in found]
 
 
-PAIRS = 500  # samples that a student is held against its teacher on, 40 Heun steps each
+# ----------------------------------------------------------------- what pictures are measured against
+def class_reference(
+    train: Tensor,
+    train_label: Tensor,
+    held_out: Tensor,
+    held_out_label: Tensor,
+    *,
+    classes: int,
+    width: int = 32,  # channels of the classifier's first stage
+    stages: int = 2,  # how often it halves height and width: 2 for 8x8, 3 for 32x32
+    flips: bool = False,  # whether a mirrored picture is of the same class
+    steps: int = 600,  # updates of 128 pictures
+) -> Reference:
+    """What pictures are measured against, by a classifier trained here on pictures (N, C, H, W) in [-1, 1], labels (N,).
+
+    It sees them moved by a pixel and with noise, so that it knows more than the training pictures by heart. All stays on
+    the pictures' device. The unit of its distance is its own: numbers compare only from one and the same classifier.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = Classifier(train.shape[1], classes, width=width, stages=stages)
+
+    def loss(x0: Tensor, label: Tensor, generator: torch.Generator) -> Tensor:
+        return F.cross_entropy(net(disturbed(x0, flips, generator)), label, reduction="none")
+
+    net = fit(net, loss, Points(train, train_label), steps=steps, device=train.device)
+    return Reference(train, held_out, held_out_label, net, net.features)
+
+
+def disturbed(x: Tensor, flips: bool, generator: torch.Generator) -> Tensor:
+    """Pictures (B, C, H, W), all moved by up to a pixel, with noise of .2, half of them mirrored if `flips`."""
+    height, width = x.shape[2:]
+    down, right = torch.randint(3, (2,), generator=generator, device=generator.device).tolist()
+    moved = F.pad(x, (1, 1, 1, 1), mode="replicate")[:, :, down : down + height, right : right + width]
+    if flips:
+        mirrored = torch.rand(len(x), 1, 1, 1, generator=generator, device=x.device) < 0.5
+        moved = torch.where(mirrored, moved.flip(3), moved)
+    return moved + 0.2 * torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
 
 
 @cache
@@ -176,9 +169,6 @@ def digits_reference() -> Reference:
     """What digits are measured against; trains a classifier on the real ones, in some 10 seconds, once a process."""
     train, held_out = Digits(), Digits(train=False)
     return class_reference(train.images, train.labels, held_out.images, held_out.labels, classes=Digits.classes)
-
-
-SHAPE = (3, 32, 32)
 
 
 def cifar10_reference(
@@ -189,9 +179,3 @@ def cifar10_reference(
     pictures = [(d.images.float().div_(127.5).sub_(1), d.labels) for d in (train, test)]
     kept = (part[:held_out] for part in pictures[1])
     return class_reference(*pictures[0], *kept, classes=Cifar10.classes, width=width, stages=3, flips=True, steps=steps)
-
-
-def noise(schedule: Schedule, n: int, seed: int, device: str) -> tuple[Tensor, Tensor]:
-    """The noises x_T (n, 3, 32, 32) and classes (n,) that a student and its teacher start from, on a device."""
-    x_T, label = start(schedule, SHAPE, n, seed)
-    return x_T.to(device), label.to(device)

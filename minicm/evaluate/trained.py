@@ -71,7 +71,7 @@ def of_pictures(run: Trained, n: int, seed: int) -> list[Row]:
     reference = reference_of(run)
     device = reference.train.device
     f = run.model.to(device)
-    x_T, label = (part.to(device) for part in pictures.start(f.schedule, run.shape, n, seed))
+    x_T, label = pictures.start(f.schedule, run.shape, n, seed, device=device)
     if run.kind == "diffusion":
         return pictures.evaluate_teacher_pictures(f, reference, x_T, label, decode=run.decode)
     teacher = teacher_of(run)

@@ -139,6 +139,7 @@ def load_lora(net: nn.Module, state: dict[str, Tensor], weight: float = 1.0) -> 
     if saved != set(layers):
         odd = sorted(saved ^ set(layers))[0]
         raise ValueError(f'the adapter is not of this net: layer "{odd}" is in one of them only')
+    new = {}
     for name, layer in layers.items():
         A, B = state[f"{name}.A"], state[f"{name}.B"]
         if (len(B), A.shape[1]) != (len(layer.weight), layer.weight[0].numel()):
@@ -146,13 +147,12 @@ def load_lora(net: nn.Module, state: dict[str, Tensor], weight: float = 1.0) -> 
                 f'the adapter is not of this net: layer "{name}" has a weight of shape '
                 f"{tuple(layer.weight.shape)}, the adapter A {tuple(A.shape)} and B {tuple(B.shape)}"
             )
+        new[name] = LoRA(layer.weight, len(A), float(state[f"{name}.scale"]), weight)
+        new[name].A.data.copy_(A)
+        new[name].B.data.copy_(B)
     net.requires_grad_(False)
     for name, layer in layers.items():
-        A, B = state[f"{name}.A"], state[f"{name}.B"]
-        lora = LoRA(layer.weight, len(A), float(state[f"{name}.scale"]), weight)
-        lora.A.data.copy_(A)
-        lora.B.data.copy_(B)
-        _attach(layer, lora)
+        _attach(layer, new[name])
     return net
 
 

@@ -106,13 +106,7 @@ def diffusion_model(path: Path) -> Denoiser:
 
 
 def cifar10_teacher(*, source: Source = Source(), size: Size = Size(), config: TrainConfig = TEACHER) -> Recipe:
-    """A diffusion teacher of CIFAR-10, with classes (EDM).
-
-    Args:
-        source: where the pictures are
-        size: of the network
-        config: how long and how fast
-    """
+    """A diffusion teacher of CIFAR-10, with classes (EDM)."""
     model = Denoiser(size.net(Cifar10.classes, config.seed))
     return Recipe(model, DSM(), source.labelled(config.device), config)
 
@@ -122,8 +116,6 @@ def cifar10_cd(*, teacher: Path, source: Source = Source(), config: TrainConfig 
 
     Args:
         teacher: run folder, checkpoint or exported weights of a cifar10-teacher
-        source: where the pictures are
-        config: how long and how fast
     """
     teaching = diffusion_model(teacher)
     objective = CD(
@@ -139,13 +131,7 @@ def cifar10_cd(*, teacher: Path, source: Source = Source(), config: TrainConfig 
 def cifar10_ct(
     *, source: Source = Source(), size: Size = Size(), config: TrainConfig = replace(TEACHER, lr=4e-4)
 ) -> Recipe:
-    """Consistency training on CIFAR-10 from random weights, with the settings found for 2-D.
-
-    Args:
-        source: where the pictures are
-        size: of the network
-        config: how long and how fast
-    """
+    """Consistency training on CIFAR-10 from random weights, with the settings found for 2-D."""
     objective = CT(mu0=0.0, index_law=LogNormalIndex(-0.5, 2.0), distance=HUBER, weight=gentle_gap)
     model = Denoiser(size.net(Cifar10.classes, config.seed), t_min=T_MIN)
     return Recipe(model, objective, source.labelled(config.device), config)
@@ -156,8 +142,6 @@ def cifar10_ect(*, teacher: Path, source: Source = Source(), config: TrainConfig
 
     Args:
         teacher: run folder, checkpoint or exported weights of a cifar10-teacher
-        source: where the pictures are
-        config: how long and how fast
     """
     objective = ECT(
         stages=4,  # with eight, down to a gap of 1/256, digits_ect kept noise in its samples
@@ -179,9 +163,7 @@ def cifar10_lcd(
 
     Args:
         teacher: run folder, checkpoint or exported weights of a cifar10-teacher
-        source: where the pictures are
         w_range: guidance is drawn from it; D_c + w (D_c - D_null)
-        config: how long and how fast
     """
     teaching = diffusion_model(teacher)
     objective = LCD(teaching, skip=20, w_range=w_range, grid=karras_grid(641, T_MIN))  # 32 skips
@@ -200,10 +182,7 @@ def cifar10_teacher_published(
     """EDM's CIFAR-10 model, configuration F (arXiv:2206.00364, Table 7): 200 M pictures, warm-up over 10 M.
 
     Args:
-        source: where the pictures are
-        size: of the network
         conditional: with classes, a tenth of the labels dropped as guidance needs it (EDM drops none)
-        config: how long and how fast
     """
     model = Denoiser(size.net(Cifar10.classes if conditional else 0, config.seed))
     return Recipe(model, DSM(), source.labelled(config.device), config)
@@ -214,8 +193,6 @@ def cifar10_cd_published(*, teacher: Path, source: Source = Source(), config: Tr
 
     Args:
         teacher: run folder, checkpoint or exported weights of a cifar10-teacher-published
-        source: where the pictures are
-        config: how long and how fast
     """
     teaching = diffusion_model(teacher)
     objective = CD(teaching, grid=karras_grid(18, T_MIN))
@@ -225,13 +202,7 @@ def cifar10_cd_published(*, teacher: Path, source: Source = Source(), config: Tr
 def cifar10_ct_published(
     *, source: Source = Source(), size: Size = PUBLISHED, config: TrainConfig = CM_TABLE_3
 ) -> Recipe:
-    """CM's training from random weights (arXiv:2303.01469, Table 3): N(k) from 2 to 150, mu(k); l2 in place of LPIPS.
-
-    Args:
-        source: where the pictures are
-        size: of the network
-        config: how long and how fast
-    """
+    """CM's training from random weights (arXiv:2303.01469, Table 3): N(k) from 2 to 150, mu(k); l2 in place of LPIPS."""
     model = Denoiser(size.net(0, config.seed), t_min=T_MIN)
     return Recipe(model, CT(s0=2, s1=150, mu0=0.9), source.labelled(config.device), config)
 
@@ -246,7 +217,6 @@ def cifar10_ect_published(
 
     Args:
         teacher: run folder, checkpoint or exported weights of a cifar10-teacher-published
-        source: where the pictures are
         config: how long and how fast; the published runs have 100,000, 200,000 and 400,000 iterations
     """
     model = student(diffusion_model(teacher), dropout=0.2)
@@ -266,8 +236,6 @@ def cifar10_lcd_published(
 
     Args:
         teacher: run folder, checkpoint or exported weights of a conditional cifar10-teacher-published
-        source: where the pictures are
-        config: how long and how fast
     """
     teaching = diffusion_model(teacher)
     objective = LCD(teaching, skip=20, w_range=(2.0, 14.0), grid=karras_grid(1001, T_MIN), distance=l2, mu=0.999943)

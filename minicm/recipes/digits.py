@@ -55,11 +55,7 @@ AUTOENCODER = Path("runs/digits-autoencoder.safetensors")
 
 
 def digits_teacher(*, config: TrainConfig = TrainConfig(steps=2000, batch=64, lr=2e-3)) -> Recipe:
-    """A diffusion teacher of the digits, with classes (EDM).
-
-    Args:
-        config: how long and how fast
-    """
+    """A diffusion teacher of the digits, with classes (EDM)."""
     model = Denoiser(new_net(config.seed), sigma_data=RMS)
     return Recipe(model, DSM(time_law=LogNormalTimes(-1.2 + SHIFT, 1.2)), pixels(), config)
 
@@ -69,7 +65,6 @@ def digits_cd(*, teacher: Path, config: TrainConfig = TrainConfig(steps=1200, ba
 
     Args:
         teacher: run folder or checkpoint of a digits-teacher
-        config: how long and how fast
     """
     teaching = diffusion_model(teacher)
     objective = CD(
@@ -87,7 +82,6 @@ def digits_ect(*, teacher: Path, config: TrainConfig = TrainConfig(steps=1200, b
 
     Args:
         teacher: run folder or checkpoint of a digits-teacher
-        config: how long and how fast
     """
     objective = ECT(
         stages=4,  # eight, down to a gap of 1/256, are too many for so few steps: noise stays in the samples
@@ -99,11 +93,7 @@ def digits_ect(*, teacher: Path, config: TrainConfig = TrainConfig(steps=1200, b
 
 
 def digits_ict(*, config: TrainConfig = TrainConfig(steps=1600, batch=64, lr=1e-3)) -> Recipe:
-    """Improved consistency training of the digits: no teacher, random weights.
-
-    Args:
-        config: how long and how fast
-    """
+    """Improved consistency training of the digits: no teacher, random weights."""
     objective = ICT(
         s0=8,
         s1=32,  # as ECT's four stages: a finer grid does not converge in so few steps
@@ -119,7 +109,6 @@ def digits_scm(*, teacher: Path, config: TrainConfig = TrainConfig(steps=300, ba
 
     Args:
         teacher: run folder or checkpoint of a digits-teacher
-        config: how long and how fast
     """
     clock, law = TrigFlow(RMS), LogNormalAngles(-1.0 + SHIFT, 1.4, RMS)
     teaching = InClock(diffusion_model(teacher), clock)
@@ -198,7 +187,6 @@ def digits_latent_teacher(
 
     Args:
         autoencoder: its checkpoint; trained and saved there, in some 15 seconds, if there is none
-        config: how long and how fast
     """
     if not autoencoder.exists():
         make_autoencoder(autoencoder)
@@ -215,7 +203,6 @@ def digits_lcd(
 
     Args:
         teacher: run folder or checkpoint of a digits-latent-teacher, whose autoencoder it takes over
-        config: how long and how fast
     """
     teaching = latent_model(teacher)
     objective = LCD(teaching, w_range=(0.0, 3.0), **few_skips())
@@ -232,7 +219,6 @@ def digits_tcd(
 
     Args:
         teacher: run folder or checkpoint of a digits-latent-teacher, whose autoencoder it takes over
-        config: how long and how fast
     """
     teaching = latent_model(teacher)
     objective = TCD(teaching, w_range=(0.0, 3.0), **few_skips())
@@ -253,7 +239,6 @@ def digits_lcm_lora(
         teacher: run folder or checkpoint of a digits-latent-teacher, whose autoencoder it takes over
         rank: of the adapters
         w: the guidance scale that they take in, since the network has no input for it
-        config: how long and how fast
     """
     teaching = latent_model(teacher)
     net = add_lora(tuned_net(teaching), rank, generator=torch.Generator().manual_seed(config.seed))

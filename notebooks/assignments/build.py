@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from minicm.course.export import export
-from minicm.course.load import assignment_in
 
 HERE = Path(__file__).resolve().parent
 spec = importlib.util.spec_from_file_location("notebooks_build", HERE.parent / "build.py")
@@ -47,7 +46,7 @@ def run(notebook: dict[str, Any], name: str) -> dict[str, Any]:
 
     live = nbformat.reads(json.dumps(notebook), as_version=4)
     with tempfile.TemporaryDirectory() as place:
-        first, *_ = export([assignment_in(HERE / name)], Path(place) / "handout")
+        first, *_ = export([HERE / name], Path(place) / "handout")
         where = {"metadata": {"path": str(first.parent)}}
         NotebookClient(live, timeout=1800, record_timing=False, resources=where).execute()
     return json.loads(nbformat.writes(live, version=4))

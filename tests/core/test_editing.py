@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from exact import normal, seeded
 from torch import Tensor
 
 from minicm.data.mixtures import GaussianMixture
@@ -34,14 +35,6 @@ TIMES = [80.0, 5.38, 2.24]
 ROUNDING = dict(rtol=0, atol=1e-12)  # float64, numbers of order 1 (x_T of order 80), fewer than 100 operations each
 
 
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=seeded(seed), dtype=torch.float64)
-
-
 def model(size: int, schedule=EDM(), **options) -> Denoiser:
     """A consistency function with random weights: the algorithms must not depend on its being good."""
     torch.manual_seed(0)
@@ -50,11 +43,7 @@ def model(size: int, schedule=EDM(), **options) -> Denoiser:
     return Denoiser(net, schedule, t_min=0.002 if isinstance(schedule, EDM) else 0.0).double().eval()
 
 
-CLOCKS = [
-    (EDM(), TIMES),
-    (VP.scaled_linear(), [1000, 500, 250]),
-    (TrigFlow(), [1.56, 1.1, 0.4]),
-]
+CLOCKS = [(EDM(), TIMES), (VP.scaled_linear(), [1000, 500, 250]), (TrigFlow(), [1.56, 1.1, 0.4])]
 
 
 # ------------------------------------------------------------------------------------------------ Algorithm 4
@@ -109,11 +98,8 @@ def test_each_sample_may_have_its_own_mask():
 
 
 def test_labels_guidance_and_a_second_time_reach_the_network():
-    f, y, missing = (
-        model(2, classes=3, guidance=True, second_time=True),
-        normal(7, 2),
-        torch.tensor([True, False]),
-    )
+    f = model(2, classes=3, guidance=True, second_time=True)
+    y, missing = normal(7, 2), torch.tensor([True, False])
     label, w = torch.arange(7) % 3, torch.linspace(0, 3, 7, dtype=torch.float64)
     torch.nn.init.normal_(f.net.conditioning.w.weight)
     torch.nn.init.normal_(f.net.conditioning.u.weight)
@@ -268,10 +254,7 @@ def test_denoising_is_f_at_any_level():
 # ------------------------------------------------------------------------------------------------ interpolation
 def test_interpolation_starts_at_f_of_a_and_ends_at_f_of_b():
     f = model(12)
-    a, b = (
-        f.schedule.prior((8, 3, 4), seeded(1), dtype=torch.float64),
-        f.schedule.prior((8, 3, 4), seeded(2), dtype=torch.float64),
-    )
+    a, b = (f.schedule.prior((8, 3, 4), seeded(seed), dtype=torch.float64) for seed in (1, 2))
     path = interpolate(f, a, b, torch.linspace(0, 1, 5))
     assert path.shape == (5, 8, 3, 4)
     t = torch.full((8,), 80.0, dtype=torch.float64)
@@ -305,18 +288,15 @@ def test_slerp_of_parallel_noises_is_finite():
 # ------------------------------------------------------------------------------------------------ refusals
 def test_refusals_name_what_is_wrong():
     f, y = model(2), normal(4, 2)
-    for mask in (torch.ones(3), torch.ones(5, 4, 2)):
-        with pytest.raises(ValueError, match=r"mask .* does not broadcast"):
-            inpaint(f, y, mask, TIMES)
-    with pytest.raises(ValueError, match="must decrease"):
-        inpaint(f, y, torch.ones(2), [1.0, 2.0])
-    with pytest.raises(ValueError, match="t_min"):
-        inpaint(f, y, torch.ones(2), [1.0, 0.001])
-    with pytest.raises(ValueError, match="outside"):
-        denoise(f, y, 81.0)
-    with pytest.raises(ValueError, match=r"\(B, 1"):
-        colourise(f, normal(4, 3, 2), TIMES)
-    with pytest.raises(ValueError, match="patch"):
-        super_resolve(f, normal(4, 1, 2, 2), 0, TIMES)
-    with pytest.raises(ValueError, match="not made of patches"):
-        patches(3, orthogonal([1.0] * 9)).forward(normal(2, 1, 8, 9))
+    for refused, complaint in (
+        (lambda: inpaint(f, y, torch.ones(3), TIMES), r"mask .* does not broadcast"),
+        (lambda: inpaint(f, y, torch.ones(5, 4, 2), TIMES), r"mask .* does not broadcast"),
+        (lambda: inpaint(f, y, torch.ones(2), [1.0, 2.0]), "must decrease"),
+        (lambda: inpaint(f, y, torch.ones(2), [1.0, 0.001]), "t_min"),
+        (lambda: denoise(f, y, 81.0), "outside"),
+        (lambda: colourise(f, normal(4, 3, 2), TIMES), r"\(B, 1"),
+        (lambda: super_resolve(f, normal(4, 1, 2, 2), 0, TIMES), "patch"),
+        (lambda: patches(3, orthogonal([1.0] * 9)).forward(normal(2, 1, 8, 9)), "not made of patches"),
+    ):
+        with pytest.raises(ValueError, match=complaint):
+            refused()

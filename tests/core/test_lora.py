@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from exact import normal, seeded
 from safetensors.torch import load, save
 from torch import nn
 
@@ -16,17 +17,18 @@ from minicm.nets.lora import LoRA, add_lora, load_lora, lora_state, merge_lora, 
 from minicm.nets.mlp import MLP
 
 
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def randomise(net: nn.Module, seed: int = 0, trainable_only: bool = False) -> nn.Module:
-    g = generator(seed)
+def randomise(net: nn.Module, seed: int = 0) -> nn.Module:
+    """Every weight that can be trained, anew."""
+    g = seeded(seed)
     with torch.no_grad():
-        for p in net.parameters():
-            if p.requires_grad or not trainable_only:
-                p.copy_(0.3 * torch.randn(p.shape, generator=g, dtype=torch.float64))
+        for p in (p for p in net.parameters() if p.requires_grad):
+            p.copy_(0.3 * torch.randn(p.shape, generator=g, dtype=torch.float64))
     return net
+
+
+def adapted(net: nn.Module, rank: int = 4, scale: float = 1.0, seed: int = 2) -> nn.Module:
+    """The same net with an adapter that is no longer silent."""
+    return randomise(add_lora(net, rank, scale), seed)
 
 
 class Attention(nn.Module):
@@ -58,7 +60,7 @@ def case(request):
     """A float64 network with random weights, and a call of it."""
     make, shape = CASES[request.param]
     net = randomise(make().double())
-    x = torch.randn(5, *shape, generator=generator(1), dtype=torch.float64)
+    x = normal(5, *shape, seed=1)
     t, label = torch.linspace(0.1, 3, 5, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 0])
     return net, lambda net: net(x, t, label=label, w=t).detach()
 
@@ -69,7 +71,7 @@ ROUNDING = {"rtol": 1e-12, "atol": 1e-12}  # values of order 1 to 10 through sum
 def test_a_new_adapter_changes_nothing(case):
     net, call = case
     before = call(net)
-    assert add_lora(net, 4, generator=generator()) is net
+    assert add_lora(net, 4, generator=seeded()) is net
     assert torch.equal(call(net), before)
 
 
@@ -77,19 +79,22 @@ def test_only_the_adapters_are_trained(case):
     net, call = case
     base = copy.deepcopy(net)
     add_lora(net, 4)
-    trained = {name for name, p in net.named_parameters() if p.requires_grad}
-    assert trained and all(name.endswith((".A", ".B")) for name in trained)
-    randomise(net, 2, trainable_only=True)
-    before = call(net)
-    optimiser = torch.optim.Adam([p for p in net.parameters() if p.requires_grad], lr=1e-2)
-    x = {"Attention": (5, 3, 6, 6)}.get(type(net).__name__, (5, 2))
-    net(torch.ones(x, dtype=torch.float64), torch.ones(5, dtype=torch.float64)).square().sum().backward()
+    trained = [p for name, p in net.named_parameters() if name.endswith((".A", ".B"))]
+    assert trained and all(p.requires_grad for p in trained)
+    assert sum(p.requires_grad for p in net.parameters()) == len(trained)
+    randomise(net, 2)
+    before, optimiser = call(net), torch.optim.Adam(trained, lr=1e-2)
+    net(some(net), torch.ones(5, dtype=torch.float64)).square().sum().backward()
     # the label and w that were not given have no gradient to give
     assert sum(p.grad is not None and p.grad.abs().max() > 0 for p in net.parameters()) >= len(trained) - 2
     optimiser.step()
     assert not torch.equal(call(net), before)
     for adapted, kept in zip(layers(net), layers(base), strict=True):
         assert torch.equal(adapted.parametrizations.weight.original, kept.weight), "the base has moved"
+
+
+def some(net: nn.Module) -> torch.Tensor:
+    return normal(5, *((3, 6, 6) if isinstance(net, Attention) else (2,)))
 
 
 def layers(net: nn.Module) -> list[nn.Module]:
@@ -100,7 +105,7 @@ def test_the_weight_is_w_plus_scale_b_a(case):
     """LoRA, Eq. 3, layer by layer, in a shape for Linear and for convolutions."""
     net, _ = case
     before = [layer.weight.detach().clone() for layer in layers(net)]
-    randomise(add_lora(net, 3, scale=2.0), 2, trainable_only=True)
+    adapted(net, 3, 2.0)
     for W, layer in zip(before, layers(net), strict=True):
         lora = layer.parametrizations.weight[0]
         assert lora.A.shape == (3, W[0].numel()) and lora.B.shape == (len(W), 3)
@@ -110,9 +115,8 @@ def test_the_weight_is_w_plus_scale_b_a(case):
 
 def test_merging_and_unmerging_change_nothing(case):
     net, call = case
-    names = list(net.state_dict())
-    base = copy.deepcopy(net.state_dict())
-    randomise(add_lora(net, 4, scale=0.5), 2, trainable_only=True)
+    names, base = list(net.state_dict()), copy.deepcopy(net)
+    adapted(net, 4, 0.5)
     before, adapter = call(net), lora_state(net)
     assert merge_lora(net) is net
     assert torch.equal(call(net), before)
@@ -122,24 +126,15 @@ def test_merging_and_unmerging_change_nothing(case):
     assert all(torch.equal(a, b) for a, b in zip(adapter.values(), lora_state(net).values(), strict=True))
     assert unmerge_lora(net) is net
     assert torch.equal(call(net), before)
-    for layer, name in zip(layers(net), [n for n in names if is_weight(net, n)], strict=True):
-        assert torch.equal(layer.parametrizations.weight.original, base[name]), "W has not come back exactly"
-    assert {n for n, p in net.named_parameters() if p.requires_grad} == trainable_names(net)
-
-
-def is_weight(net: nn.Module, name: str) -> bool:
-    path, _, last = name.rpartition(".")
-    return last == "weight" and isinstance(net.get_submodule(path), nn.Linear | nn.Conv2d)
-
-
-def trainable_names(net: nn.Module) -> set[str]:
-    return {name for name, _ in net.named_parameters() if name.endswith((".A", ".B"))}
+    for layer, kept in zip(layers(net), layers(base), strict=True):
+        assert torch.equal(layer.parametrizations.weight.original, kept.weight), "W has not come back exactly"
+    assert all(p.requires_grad == name.endswith((".A", ".B")) for name, p in net.named_parameters())
 
 
 def test_a_merged_net_loads_into_a_plain_one(case):
     net, call = case
     plain = copy.deepcopy(net)
-    randomise(add_lora(net, 4), 2, trainable_only=True)
+    adapted(net)
     before = call(net)
     plain.load_state_dict(merge_lora(net).state_dict())
     assert torch.equal(call(plain), before)
@@ -148,10 +143,11 @@ def test_a_merged_net_loads_into_a_plain_one(case):
 def test_adapters_add_up(case):
     """lambda_1 tau_style + lambda_2 tau_LCM, each trained on the same base."""
     base, call = case
-    style = lora_state(randomise(add_lora(copy.deepcopy(base), 2, scale=0.5), 2, trainable_only=True))
-    fast = lora_state(randomise(add_lora(copy.deepcopy(base), 5), 3, trainable_only=True))
+    style = lora_state(adapted(copy.deepcopy(base), 2, 0.5))
+    fast = lora_state(adapted(copy.deepcopy(base), 5, seed=3))
     both = load_lora(load_lora(copy.deepcopy(base), style, weight=0.8), fast, weight=1.5)
-    for W, layer, name in zip(layers(base), layers(both), names_of(style), strict=True):
+    names = [key.removesuffix(".A") for key in style if key.endswith(".A")]
+    for W, layer, name in zip(layers(base), layers(both), names, strict=True):
         tau = [s[f"{name}.scale"] * s[f"{name}.B"] @ s[f"{name}.A"] for s in (style, fast)]
         expected = W.weight.flatten(1) + 0.8 * tau[0] + 1.5 * tau[1]
         torch.testing.assert_close(layer.weight.flatten(1), expected, **ROUNDING)
@@ -167,13 +163,9 @@ def test_adapters_add_up(case):
         assert all(torch.equal(again[key], state[key]) for key in state)
 
 
-def names_of(state: dict) -> list[str]:
-    return [key.removesuffix(".A") for key in state if key.endswith(".A")]
-
-
 def test_a_second_adapter_is_trained_on_top_of_the_first(case):
     net, call = case
-    randomise(add_lora(net, 2), 2, trainable_only=True)
+    adapted(net, 2)
     before = call(net)
     add_lora(net, 3)
     assert torch.equal(call(net), before)
@@ -183,21 +175,21 @@ def test_a_second_adapter_is_trained_on_top_of_the_first(case):
 
 def test_an_adapter_has_a_file_of_its_own(case, tmp_path):
     base, call = case
-    net = randomise(add_lora(copy.deepcopy(base), 4, scale=0.25), 2, trainable_only=True)
+    net = adapted(copy.deepcopy(base), 4, 0.25)
     path = tmp_path / "style.safetensors"
     save_checkpoint(path, lora_state(net))
     assert torch.equal(call(load_lora(copy.deepcopy(base), load_checkpoint(path))), call(net))
     assert torch.equal(call(load_lora(copy.deepcopy(base), load(save(lora_state(net))))), call(net))
     held = sum(v.numel() for v in lora_state(net).values())
-    assert held == sum(p.numel() for n, p in net.named_parameters() if n in trainable_names(net)) + len(layers(net))
+    assert held == sum(p.numel() for p in net.parameters() if p.requires_grad) + len(layers(net))
 
 
 def test_a_models_checkpoint_knows_how_much_its_adapters_count(tmp_path):
     f = Denoiser(randomise(MLP(2, 16, 3)), t_min=0.002)
-    adapter = lora_state(randomise(add_lora(MLP(2, 16, 3), 2, 4.0), 1))
-    randomise(add_lora(load_lora(f.net, adapter, weight=0.5), 3, 8.0), 2, trainable_only=True)
+    adapter = lora_state(adapted(MLP(2, 16, 3), 2, 4.0, seed=1))
+    adapted(load_lora(f.net, adapter, weight=0.5), 3, 8.0)
     save_checkpoint(tmp_path / "c", {"model": describe(f)} | {f"ema/{k}": v for k, v in f.state_dict().items()})
-    x, t = torch.randn(4, 2, generator=generator()), torch.ones(4)
+    x, t = torch.randn(4, 2, generator=seeded()), torch.ones(4)
     assert torch.equal(load_model(tmp_path / "c")(x, t), f(x, t))
     merge_lora(f)
     assert describe(f) == describe(Denoiser(MLP(2, 16, 3), t_min=0.002))  # merged, it is a plain net's
@@ -205,10 +197,10 @@ def test_a_models_checkpoint_knows_how_much_its_adapters_count(tmp_path):
 
 def test_copies_and_averages_carry_their_adapters(case):
     net, call = case
-    randomise(add_lora(net, 4), 2, trainable_only=True)
+    adapted(net)
     average = frozen_copy(net)
     assert torch.equal(call(average), call(net))
-    randomise(net, 3, trainable_only=True)
+    randomise(net, 3)
     ema_update(average, net, 0.5)
     ema_update(average, net, 0.0)
     assert torch.equal(call(average), call(net))
@@ -219,9 +211,8 @@ def test_copies_and_averages_carry_their_adapters(case):
 def test_jvp_goes_through(case):
     """sCM differentiates forward through the network it trains."""
     net, _ = case
-    randomise(add_lora(net, 4), 2, trainable_only=True)
-    x = torch.randn((5, 3, 6, 6) if isinstance(net, Attention) else (5, 2), dtype=torch.float64)
-    t, h = torch.ones(5, dtype=torch.float64), 1e-6
+    adapted(net)
+    x, t, h = some(net), torch.ones(5, dtype=torch.float64), 1e-6
     _, slope = torch.func.jvp(lambda x: net(x, t), (x,), (x,))
     difference = (net((1 + h) * x, t) - net((1 - h) * x, t)) / (2 * h)
     # central difference: 2e-16/h of rounding and h^2 of curvature, times values up to 1e3
@@ -230,8 +221,8 @@ def test_jvp_goes_through(case):
 
 def test_a_starts_like_a_linear_layer_and_from_its_generator():
     net = nn.Linear(400, 300)
-    first = add_lora(copy.deepcopy(net), 64, generator=generator(7)).parametrizations.weight[0]
-    again = add_lora(copy.deepcopy(net), 64, generator=generator(7)).parametrizations.weight[0]
+    first = add_lora(copy.deepcopy(net), 64, generator=seeded(7)).parametrizations.weight[0]
+    again = add_lora(copy.deepcopy(net), 64, generator=seeded(7)).parametrizations.weight[0]
     assert torch.equal(first.A, again.A) and not first.B.any()
     # uniform on +-1/sqrt(400): 25,600 draws reach within .2 % of either end, a miss is below e^-20
     assert 0.998 / 20 < first.A.max() <= 1 / 20 and -1 / 20 <= first.A.min() < -0.998 / 20
@@ -243,7 +234,7 @@ def test_low_rank_can_learn():
     net = nn.Linear(8, 8)
     W = net.weight.detach().clone()
     change = torch.randn(8, 2) @ torch.randn(2, 8) / 4
-    add_lora(net, 2, generator=generator())
+    add_lora(net, 2, generator=seeded())
     optimiser = torch.optim.Adam([p for p in net.parameters() if p.requires_grad], lr=2e-2)
     for _ in range(800):
         optimiser.zero_grad()
@@ -253,30 +244,23 @@ def test_low_rank_can_learn():
 
 
 def test_bad_input_is_refused():
-    net = MLP(2, 8, 2)
-    with pytest.raises(ValueError, match="at least rank 1"):
-        add_lora(net, 0)
-    with pytest.raises(ValueError, match="no Linear"):
-        add_lora(nn.ReLU(), 2)
-    with pytest.raises(ValueError, match="no adapters to merge"):
-        merge_lora(net)
-    with pytest.raises(ValueError, match="nothing is merged"):
-        unmerge_lora(net)
-    with pytest.raises(ValueError, match="it has 0"):
-        lora_state(net)
+    net, deeper, merged = MLP(2, 8, 2), MLP(2, 8, 3), merge_lora(add_lora(MLP(2, 8, 2), 2))
     state = lora_state(add_lora(copy.deepcopy(net), 2))
-    with pytest.raises(ValueError, match="has a weight of shape"):
-        load_lora(MLP(2, 16, 2), state)
-    deeper = MLP(2, 8, 3)
-    with pytest.raises(ValueError, match=r'layer "layers\.1" is in one of them only'):
-        load_lora(deeper, state)
-    assert all(p.requires_grad for p in deeper.parameters()), "a refused adapter leaves the net as it was"
-    merge_lora(add_lora(net, 2))
-    for refused in (lambda: add_lora(net, 2), lambda: load_lora(net, state)):
-        with pytest.raises(ValueError, match="call unmerge_lora first"):
+    for refused, complaint in (
+        (lambda: add_lora(net, 0), "at least rank 1"),
+        (lambda: add_lora(nn.ReLU(), 2), "no Linear"),
+        (lambda: merge_lora(net), "no adapters to merge"),
+        (lambda: merge_lora(merged), "no adapters to merge"),
+        (lambda: unmerge_lora(net), "nothing is merged"),
+        (lambda: lora_state(net), "it has 0"),
+        (lambda: load_lora(MLP(2, 16, 2), state), "has a weight of shape"),
+        (lambda: load_lora(deeper, state), r'layer "layers\.1" is in one of them only'),
+        (lambda: add_lora(merged, 2), "call unmerge_lora first"),
+        (lambda: load_lora(merged, state), "call unmerge_lora first"),
+    ):
+        with pytest.raises(ValueError, match=complaint):
             refused()
-    with pytest.raises(ValueError, match="no adapters to merge"):
-        merge_lora(net)
+    assert all(p.requires_grad for p in deeper.parameters()), "a refused adapter leaves the net as it was"
 
 
 @pytest.mark.interop

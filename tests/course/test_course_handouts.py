@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -62,7 +63,7 @@ def test_a_handout_is_fit_to_be_seen(name):
 def test_what_is_exported_runs_with_an_installed_wheel_alone(name, wheel, tmp_path, monkeypatch):
     """The solution plugged in, fast mode; every check of every task says ok, and every cell's assert holds."""
     monkeypatch.setenv("MINICM_FAST", "1")
-    export([ASSIGNMENTS[name]], tmp_path / "out")
+    export([HANDOUTS / name], tmp_path / "out")
     folder = tmp_path / "out" / name
     shutil.copy(HANDOUTS / name / "solution.py", folder / "student.py")
     tasks = "from minicm.course.load import assignment_in; from pathlib import Path; "
@@ -135,9 +136,22 @@ def test_gradescope_and_classroom50_bundles(name, beside, tmp_path, capsys):
     assert "--assignment" in capsys.readouterr().err
 
 
+def test_a_wheel_is_small():
+    """At most 250 kB: the package as a zip, and some 9 kB about it."""
+    size = io.BytesIO()
+    with zipfile.ZipFile(size, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in packed():
+            archive.write(path, path.relative_to(ROOT))
+    assert len(size.getvalue()) < 241_000
+
+
+def packed():
+    """What hatch packs: the folder minicm/, and of it what git does not ignore."""
+    return [p for p in (ROOT / "minicm").rglob("*") if p.is_file() and "__pycache__" not in p.parts]
+
+
 def test_what_is_packed_into_a_wheel_holds_nothing_of_an_assignment():
-    """hatch packs the folder minicm/, and of it what git does not ignore."""
-    files = [p.relative_to(ROOT).as_posix() for p in (ROOT / "minicm").rglob("*") if p.is_file()]
+    files = [path.relative_to(ROOT).as_posix() for path in packed()]
     assert "minicm/course/kit.py" in files and answers(files) == []
     assert not [f for f in files if Path(f).name in ("student.py", "checks.py", "adapters.py")]
     assert not [f for f in files if Path(f).stem in ASSIGNMENTS]
@@ -171,19 +185,14 @@ def test_the_classroom50_script_writes_its_result(stubs, tmp_path):
 def test_gradescopes_script_writes_its_results(stubs, tmp_path):
     """run_autograder with this machine's folders in place of Gradescope's: results.json with work, and without any."""
     assert main(["course", "gradescope", str(tmp_path / "a1.zip"), "--assignment", A1]) == 0
-    script = zipfile.ZipFile(tmp_path / "a1.zip").read("run_autograder").decode()
-    command = f"{sys.executable} -m minicm"
-    script = script.replace("/autograder/venv/bin/minicm", command).replace(
-        "/autograder/venv/bin/python", sys.executable
-    )
+    with zipfile.ZipFile(tmp_path / "a1.zip") as archive:
+        archive.extractall(tmp_path / "source")
+    script = (tmp_path / "source" / "run_autograder").read_text()
+    script = script.replace("/autograder/venv/bin/minicm", f"{sys.executable} -m minicm")
+    script = script.replace("/autograder/venv/bin/python", sys.executable)
     (tmp_path / "results").mkdir()
-    for folder, words in (
-        (stubs, "add_noise (student.py"),
-        (tmp_path / "results", "no student.py"),
-    ):
-        text = script.replace("/autograder/submission", str(folder)).replace(
-            "/autograder/results", str(tmp_path / "results")
-        )
+    for folder, words in ((stubs, "add_noise (student.py"), (tmp_path / "results", "no student.py")):
+        text = script.replace("/autograder/submission", str(folder)).replace("/autograder", str(tmp_path))
         subprocess.run(["bash", "-c", text], check=True)
         results = json.loads((tmp_path / "results" / "results.json").read_text())
         assert results["score"] == 0 and words in json.dumps(results)
@@ -204,7 +213,8 @@ def test_the_command_refuses_in_one_line(tmp_path, capsys):
         (["grade", A1, str(tmp_path)], "no student.py"),
         (["grade", A1, str(tmp_path / "none")], "no folder"),
         (["grade", A1, str(tmp_path), "--csv", str(tmp_path / "g.csv")], "holds no folders"),
-        (["course", "export", str(tmp_path / "out"), "--assignment", str(tmp_path)], "holds no checks.py"),
+        (["course", "gradescope", str(tmp_path / "out"), "--assignment", str(tmp_path)], "holds no checks.py"),
+        (["course", "export", str(tmp_path / "out"), "--assignment", str(tmp_path)], "is not there: a handout is"),
     ):
         assert main(line) == 2
         error = capsys.readouterr().err

@@ -204,9 +204,8 @@ def test_a_reference_of_colour_pictures_is_made_from_arrays():
     x[torch.arange(240), label] += 1.0
     x = x.clamp(-1, 1)
     r = class_reference(x[:160], label[:160], x[160:], label[160:], classes=3, width=8, stages=3, flips=True, steps=60)
-    assert (
-        label_agreement(r.classifier, r.held_out, r.held_out_label) == 1
-    )  # channels 1 apart, noise of .3 over 256 pixels
+    # channels 1 apart, noise of .3 over 256 pixels
+    assert label_agreement(r.classifier, r.held_out, r.held_out_label) == 1
     m = measured(x[160:], r, label=label[160:], generator=generator)
     wrong = measured(x[160:], r, label=(label[160:] + 1) % 3, generator=generator)
     assert m["label agreement"].value == 1 and wrong["label agreement"].value == 0

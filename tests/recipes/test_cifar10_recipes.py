@@ -49,7 +49,7 @@ def teacher(data, tmp_path_factory):
 def test_every_recipe_trains_and_is_saved(name, data, teacher, tmp_path):
     make = RECIPES[name]
     options = {"source": Source(data), "config": replace(config_of(make), **BRIEF)}
-    options |= {"teacher": teacher} if "teacher" in make.__kwdefaults__ or "teacher" in make.__annotations__ else {}
+    options |= {"teacher": teacher} if "teacher" in make.__annotations__ else {}
     options |= {"size": TINY} if "size" in make.__annotations__ else {}
     done = run(f"cifar10-{name}", make(**options), options, RunOptions(folder=tmp_path / "r", quiet=True))
     model = load_model(done.folder)
@@ -127,17 +127,7 @@ def test_what_is_no_teacher_is_refused(data, teacher, tmp_path):
 # --------------------------------------------------------------------------------- the run of one command
 def test_the_whole_run_from_teacher_to_student(data, tmp_path, capsys):
     """As docs/gpu.md has it, in small: trained, exported, measured, drawn, recorded; then distilled from the export."""
-    common = [
-        "--data",
-        str(data),
-        "--runs",
-        str(tmp_path / "runs"),
-        "--budget",
-        "7s",
-        "--device",
-        "cpu",
-        "--fast",
-    ]
+    common = ["--data", str(data), "--runs", str(tmp_path / "runs"), "--budget", "7s", "--device", "cpu", "--fast"]
     out = {name: tmp_path / name for name in ("teacher", "cd")}
     assert cifar10_run.main(["teacher", "--out", str(out["teacher"]), *common]) == 0
     weights = out["teacher"] / "weights.safetensors"
@@ -192,17 +182,7 @@ def test_the_run_needs_no_command_line_library():
 
 @pytest.mark.gpu
 def test_the_whole_run_on_a_gpu(data, tmp_path):
-    common = [
-        "--data",
-        str(data),
-        "--runs",
-        str(tmp_path / "runs"),
-        "--budget",
-        "3min",
-        "--device",
-        "cuda",
-        "--fast",
-    ]
+    common = ["--data", str(data), "--runs", str(tmp_path / "runs"), "--budget", "3min", "--device", "cuda", "--fast"]
     assert cifar10_run.main(["teacher", "--out", str(tmp_path / "teacher"), *common]) == 0
     given = ["--teacher", str(tmp_path / "teacher" / "weights.safetensors")]
     for method in ("cd", "ect"):

@@ -15,13 +15,14 @@ from minicm.course.kit import (
     Assignment,
     Causes,
     Impl,
+    StudentModel,
     Task,
     Wrong,
-    alike_within,
     asks_net_once,
     f64,
     is_tensor,
     keep_times,
+    keeps_shape,
     reaches,
     same,
     untouched,
@@ -199,14 +200,8 @@ def c_noise_values(impl: Impl, seed: int) -> None:
         "this is t/4": [t / 4 for t in TIMES],
     }
     t = f64(TIMES)
-    same(
-        impl.c_noise(t),
-        [specs.c_noise(v) for v in TIMES],
-        "c_noise is not ln(t)/4",
-        rtol=EXACT,
-        atol=EXACT,
-        causes=causes,
-    )
+    what = "c_noise is not ln(t)/4"
+    same(impl.c_noise(t), [specs.c_noise(v) for v in TIMES], what, rtol=EXACT, atol=EXACT, causes=causes)
 
 
 def scalings_identity(impl: Impl, seed: int) -> None:
@@ -224,13 +219,7 @@ def scalings_identity(impl: Impl, seed: int) -> None:
 
 
 # ----------------------------------------------------------------------------------------- unit variance
-def target_shape(impl: Impl, seed: int) -> None:
-    """network_target keeps shape and dtype, also where the batch is as long as the image is wide"""
-    for shape in SHAPES:
-        t = torch.arange(1.0, shape[0] + 1)
-        call = f"network_target of x0 {shape}, t ({shape[0]},)"
-        target = is_tensor(impl.network_target(torch.ones(shape), torch.ones(shape), t), shape, torch.float32, call)
-        alike_within(target, call)
+target_shape = keeps_shape("network_target", lambda x, t: (x, x, t.float()))
 
 
 def target_inverts(impl: Impl, seed: int) -> None:
@@ -294,14 +283,8 @@ def denoise_input(impl: Impl, seed: int) -> None:
     impl.denoise(net, x, t)
     scale = f64([specs.c_in(v, 0.5) for v in TIMES])[:, None]
     causes = {"x goes in unscaled": x, "it is scaled by the variance, not the standard deviation": scale**2 * x}
-    same(
-        seen[0],
-        scale * x,
-        "the network's input is not c_in x",
-        rtol=EXACT,
-        causes=causes,
-        otherwise="check the scaling",
-    )
+    what = "the network's input is not c_in x"
+    same(seen[0], scale * x, what, rtol=EXACT, causes=causes, otherwise="check the scaling")
     causes = {"it is t itself": t, "it is ln t, without the quarter": t.log()}
     same(seen[1], t.log() / 4, "the network is not told c_noise(t)", rtol=EXACT, atol=EXACT, causes=causes)
 
@@ -334,34 +317,14 @@ def denoise_values(impl: Impl, seed: int) -> None:
         }
         what = f"denoise is not c_skip x + c_out F for sigma_data = {sd}"
         got = impl.denoise(lambda x, c: 2 * x + c[:, None], x, t, sd)
-        same(
-            got,
-            rows(specs.c_out, specs.c_skip),
-            what,
-            rtol=1e-11,
-            atol=1e-12,
-            causes=causes,
-            otherwise="put EDM's Eq. 7 together again",
-        )
+        other = "put EDM's Eq. 7 together again"
+        same(got, rows(specs.c_out, specs.c_skip), what, rtol=1e-11, atol=1e-12, causes=causes, otherwise=other)
     weight = torch.ones(1, requires_grad=True)
     if not impl.denoise(lambda x, c: weight * x, torch.ones(3, 2), torch.ones(3)).requires_grad:
         raise Wrong("denoise gives the network's weights no gradient, so that it cannot be trained")
 
 
 # -------------------------------------------------------------------------------------------- real thing
-class Preconditioned(nn.Module):
-    """A network inside a student's preconditioning, called like a `Denoiser`."""
-
-    schedule, sigma_data, t_min = EDM(), 0.5, 0.0
-
-    def __init__(self, denoise: Callable, net: nn.Module) -> None:
-        super().__init__()
-        self.denoise, self.net = denoise, net
-
-    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        return self.denoise(self.net, x, t.to(x.dtype))
-
-
 class StudentDSM(DSM):
     """Denoising score matching in EDM's own form: mean square of F minus the student's network_target."""
 
@@ -384,7 +347,7 @@ def teacher(impl: Impl, seed: int, steps: int = 300) -> tuple[nn.Module, Gaussia
     ring = GaussianMixture.ring()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        f = Preconditioned(impl.denoise, MLP(2, width=48, depth=3))
+        f = StudentModel(impl.denoise, MLP(2, width=48, depth=3), t_min=0.0)
     config = TrainConfig(steps=steps, batch=256, lr=4e-3, warmup=20, ema=0.98, seed=seed)
     *_, last = train(f, StudentDSM(impl.add_noise, impl.network_target), ring, config)
     return last.ema, ring

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from minicm.course import specs
 from minicm.course.kit import (
-    SHAPES,
     Assignment,
     Impl,
     Task,
@@ -19,6 +18,7 @@ from minicm.course.kit import (
     alike_within,
     f64,
     is_tensor,
+    keeps_shape,
     plain,
     reaches,
     same,
@@ -110,13 +110,7 @@ def spec_slope(x: list[float], y: list[float]) -> float:
 
 
 # --------------------------------------------------------------------------------------------- the noise
-def eps_shape(impl: Impl, seed: int) -> None:
-    """eps_hat keeps shape and dtype, also where the batch is as long as the image is wide"""
-    for shape in SHAPES:
-        t = torch.arange(1.0, shape[0] + 1)
-        call = f"eps_hat of x {shape}, t ({shape[0]},)"
-        out = is_tensor(impl.eps_hat(EDM(), torch.ones(shape), torch.zeros(shape), t), shape, torch.float32, call)
-        alike_within(out, call, "times")
+eps_shape = keeps_shape("eps_hat", lambda x, t: (EDM(), x, 0 * x, t.float()), "times")
 
 
 def eps_values(impl: Impl, seed: int) -> None:
@@ -133,15 +127,9 @@ def eps_values(impl: Impl, seed: int) -> None:
             "x is divided by alpha, sigma is not": (x / alpha - x0) / sigma,
         }
         got = impl.eps_hat(case.schedule, x, x0, f64(case.t))
-        same(
-            got,
-            want,
-            f"eps_hat is wrong {case.name}",
-            rtol=CLOSE,
-            atol=CLOSE,
-            causes=causes,
-            otherwise="solve x = alpha x0_hat + sigma eps for eps",
-        )
+        what = f"eps_hat is wrong {case.name}"
+        other = "solve x = alpha x0_hat + sigma eps for eps"
+        same(got, want, what, rtol=CLOSE, atol=CLOSE, causes=causes, otherwise=other)
 
 
 # ----------------------------------------------------------------------------------------------- Euler
@@ -168,15 +156,9 @@ def euler_values(impl: Impl, seed: int) -> None:
             "t and s are exchanged": rows(lambda x, t, s, c=case.clock: specs.euler(c, d_spec, x, s, t), case),
         }
         got = impl.euler_step(d, case.schedule, x, t, s)
-        same(
-            got,
-            step,
-            f"euler_step is wrong {case.name}",
-            rtol=CLOSE,
-            atol=CLOSE,
-            causes=causes,
-            otherwise="is new noise drawn, or a factor of alpha missing?",
-        )
+        what = f"euler_step is wrong {case.name}"
+        other = "is new noise drawn, or a factor of alpha missing?"
+        same(got, step, what, rtol=CLOSE, atol=CLOSE, causes=causes, otherwise=other)
 
 
 def euler_straight(impl: Impl, seed: int) -> None:
@@ -190,14 +172,8 @@ def euler_straight(impl: Impl, seed: int) -> None:
     once = impl.euler_step(constant, EDM(), x, t, s)
     twice = impl.euler_step(constant, EDM(), impl.euler_step(constant, EDM(), x, t, m), m, s)
     what = "two Euler steps 10 -> 3 -> 0.5 do not meet one step 10 -> 0.5 though x0_hat is constant"
-    same(
-        twice,
-        once,
-        what,
-        rtol=CLOSE,
-        atol=CLOSE,
-        otherwise="the new point must hold the same x0_hat and the same noise",
-    )
+    other = "the new point must hold the same x0_hat and the same noise"
+    same(twice, once, what, rtol=CLOSE, atol=CLOSE, otherwise=other)
 
 
 # ------------------------------------------------------------------------------------------------ Heun
@@ -219,14 +195,8 @@ def heun_points(impl: Impl, seed: int) -> None:
     causes = {"it is at t again": t, "it is in the middle: that is the midpoint rule": (t + s) / 2}
     same(t_2, s, f"heun_step's second evaluation is not at s {case.name}", rtol=CLOSE, causes=causes)
     causes = {"it is at the old point": x}
-    same(
-        second,
-        euler,
-        f"heun_step's second evaluation is not at Euler's point {case.name}",
-        rtol=CLOSE,
-        atol=CLOSE,
-        causes=causes,
-    )
+    what = f"heun_step's second evaluation is not at Euler's point {case.name}"
+    same(second, euler, what, rtol=CLOSE, atol=CLOSE, causes=causes)
 
 
 def heun_values(impl: Impl, seed: int) -> None:
@@ -268,14 +238,8 @@ def heun_to_clean(impl: Impl, seed: int) -> None:
     x, t = f64(POINTS), f64([2.0, 2.0, 2.0])
     got = is_tensor(impl.heun_step(denoise, EDM(), x, t, 0 * t), (3, 2), None, "heun_step to s = 0")
     want = [specs.euler(specs.EDM, d_spec, row, 2.0, 0.0) for row in POINTS]
-    same(
-        got,
-        want,
-        "heun_step to s = 0 is not Euler's",
-        rtol=CLOSE,
-        atol=CLOSE,
-        otherwise="at s = 0 there is no slope to average with",
-    )
+    what = "heun_step to s = 0 is not Euler's"
+    same(got, want, what, rtol=CLOSE, atol=CLOSE, otherwise="at s = 0 there is no slope to average with")
     if len(calls) != 1:
         raise Wrong(
             f"heun_step to s = 0 must evaluate denoise once, it did {len(calls)} times: a clean point has no slope"
@@ -322,14 +286,8 @@ def solve_composes(impl: Impl, seed: int) -> None:
     for t, s in zip(times, times[1:]):
         want = specs.euler(specs.EDM, d_spec, want, t, s)
     got = impl.solve(d, EDM(), f64([point]), times, impl.euler_step)
-    same(
-        got,
-        [want],
-        f"solve with euler_step through {times} is wrong",
-        rtol=1e-9,
-        atol=1e-9,
-        otherwise="mend task 2, then look at what solve passes on",
-    )
+    what = f"solve with euler_step through {times} is wrong"
+    same(got, [want], what, rtol=1e-9, atol=1e-9, otherwise="mend task 2, then look at what solve passes on")
 
 
 # ----------------------------------------------------------------------------------------------- order
@@ -413,15 +371,8 @@ def ddim_values(impl: Impl, seed: int) -> None:
             "predicted x0 is clipped to [-1, 1]": bar_s**0.5 * x0.clamp(-1, 1) + (1 - bar_s) ** 0.5 * eps,
         }
         got = impl.ddim_step(x, eps, bar_t, bar_s)
-        same(
-            got,
-            want,
-            f"ddim_step is wrong for alpha_bar {bar_t} -> {bar_s}",
-            rtol=CLOSE,
-            atol=CLOSE,
-            causes=causes,
-            otherwise="is alpha_bar the cumulative product?",
-        )
+        what = f"ddim_step is wrong for alpha_bar {bar_t} -> {bar_s}"
+        same(got, want, what, rtol=CLOSE, atol=CLOSE, causes=causes, otherwise="is alpha_bar the cumulative product?")
 
 
 def ddim_is_euler(impl: Impl, seed: int) -> None:
@@ -436,14 +387,8 @@ def ddim_is_euler(impl: Impl, seed: int) -> None:
             return (x - (1 - bar) ** 0.5 * noise) / bar**0.5
 
         ddim, euler = impl.ddim_step(x, noise, bar_t, bar_s), impl.euler_step(denoise, vp, x, *times)
-        same(
-            euler,
-            ddim,
-            f"ddim_step and euler_step in the VP clock part ways from t = {t} to s = {s}",
-            rtol=1e-8,
-            atol=1e-8,
-            otherwise="both keep x0_hat and eps",
-        )
+        what = f"ddim_step and euler_step in the VP clock part ways from t = {t} to s = {s}"
+        same(euler, ddim, what, rtol=1e-8, atol=1e-8, otherwise="both keep x0_hat and eps")
 
 
 # ------------------------------------------------------------------------------------------ real thing
@@ -454,9 +399,7 @@ def distils(impl: Impl, seed: int) -> None:
     x_T = EDM().prior((400, 2), generator)
     truth = ring.flow(x_T, 80.0, 0.002)
     solved = impl.solve(ring.denoiser(), EDM(), x_T, karras_grid(18).flip(0).tolist(), impl.heun_step)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        f = Denoiser(MLP(2, width=48, depth=3), t_min=0.002)
+    f = Denoiser(MLP(2, width=48, depth=3), t_min=0.002)
     law = LogNormalIndex(mean=-0.5, std=2.0)
     objective = CD(
         ring.denoiser(),

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from minicm.course import specs
 from minicm.course.kit import (
@@ -15,11 +15,13 @@ from minicm.course.kit import (
     Assignment,
     Impl,
     Linear,
+    StudentModel,
     Task,
     Wrong,
     alike_within,
     asks_net_once,
     can_learn,
+    draws_anew,
     f64,
     held_fixed,
     is_tensor,
@@ -184,8 +186,7 @@ def interval_law(impl: Impl, seed: int) -> None:
     false alarm in 10^8 runs; that all five come up 600 times is one in 6 10^6. The same generator gives the same draw.
     """
     grid = f64(specs.grid(6, 0.002, 80.0, 7.0))
-    generators = [torch.Generator().manual_seed(seed) for _ in range(2)]
-    t, again = (impl.draw_interval(grid, 3000, g)[0] for g in generators)
+    t = impl.draw_interval(grid, 3000, torch.Generator().manual_seed(seed))[0]
     counts = [(t == edge).sum().item() for edge in grid[1:]]
     if 0 in counts:
         i = len(counts) - 1 - counts[::-1].index(0)
@@ -196,12 +197,7 @@ def interval_law(impl: Impl, seed: int) -> None:
         )
     if max(abs(count - 600) for count in counts) > 6 * 22:
         raise Wrong(f"draw_interval draws the intervals {counts} times of 3,000: each should come up about 600 times")
-    if not torch.equal(t, again):
-        raise Wrong("draw_interval gives another draw from a generator of the same seed: is the generator passed on?")
-    generator = torch.Generator().manual_seed(seed)
-    first, second = (impl.draw_interval(grid, 200, generator)[0] for _ in range(2))
-    if torch.equal(first, second):
-        raise Wrong("draw_interval draws the same again from a generator that has moved on: every step would train the same")  # fmt: skip
+    draws_anew(lambda generator: impl.draw_interval(grid, 200, generator)[0], "draw_interval", seed)
     if max(counts) == min(counts):
         raise Wrong("draw_interval shares the samples out evenly: each is a draw of its own")
 
@@ -229,14 +225,8 @@ def distance_values(impl: Impl, seed: int) -> None:
         "it is halved": [w / 2 for w in want],
         "one axis is left out of the sum": [4.0, 16.0],
     }
-    same(
-        impl.l2(a, b),
-        want,
-        "l2 of two samples of shape (2, 2) is wrong",
-        rtol=EXACT,
-        causes=causes,
-        otherwise="sum the squares over all axes but the first",
-    )
+    what = "l2 of two samples of shape (2, 2) is wrong"
+    same(impl.l2(a, b), want, what, rtol=EXACT, causes=causes, otherwise="sum the squares over all axes but the first")
 
 
 # ------------------------------------------------------------------------------------------------- loss
@@ -326,14 +316,8 @@ def loss_values(impl: Impl, seed: int) -> None:
             "it is weighted by 1/(t - s); lambda = 1 is asked for": want / (t - s),
         }
         got = is_tensor(impl.cd_loss(f, f_target, teacher, x0, eps, t, s, euler_step, distance), (4,), None, "cd_loss")
-        same(
-            got,
-            want.detach(),
-            f"cd_loss with the distance {name} is wrong",
-            rtol=1e-10,
-            causes=causes,
-            otherwise="look at what each model is called with",
-        )
+        what = f"cd_loss with the distance {name} is wrong"
+        same(got, want.detach(), what, rtol=1e-10, causes=causes, otherwise="look at what each model is called with")
 
 
 def loss_gradient(impl: Impl, seed: int) -> None:
@@ -349,13 +333,9 @@ def loss_gradient(impl: Impl, seed: int) -> None:
         residual = f(x_t, t) - f_target(euler_step(teacher, EDM(), x_t, t, s), s)
     if f.a.grad is None:
         raise Wrong("no gradient reaches f's weights")
-    same(
-        f.a.grad,
-        [2 * (residual * x_t).sum().item()],
-        "the gradient of cd_loss is not the loss's own",
-        rtol=1e-9,
-        otherwise="is a part of f's prediction detached?",
-    )
+    what = "the gradient of cd_loss is not the loss's own"
+    other = "is a part of f's prediction detached?"
+    same(f.a.grad, [2 * (residual * x_t).sum().item()], what, rtol=1e-9, otherwise=other)
 
 
 def loss_shared(impl: Impl, seed: int) -> None:
@@ -457,30 +437,11 @@ def target_values(impl: Impl, seed: int) -> None:
                 causes=causes,
                 otherwise="CM, Eq. 8",
             )
-        same(
-            target[1],
-            [[4 * mu**3]],
-            f"the second tensor's target is wrong for mu = {mu}",
-            rtol=1e-9,
-            atol=EXACT,
-            otherwise="are all weights updated?",
-        )
+        what = f"the second tensor's target is wrong for mu = {mu}"
+        same(target[1], [[4 * mu**3]], what, rtol=1e-9, atol=EXACT, otherwise="are all weights updated?")
 
 
 # ------------------------------------------------------------------------------------------ real thing
-class StudentModel(nn.Module):
-    """A network inside a student's consistency function, called like a `Denoiser`."""
-
-    schedule, sigma_data, t_min = EDM(), 0.5, 0.002
-
-    def __init__(self, consistency: Callable, net: nn.Module) -> None:
-        super().__init__()
-        self.consistency, self.net = consistency, net
-
-    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        return self.consistency(self.net, x, t.to(x.dtype))
-
-
 class StudentCD(Objective):
     """Consistency distillation by a student's draw_interval, cd_loss and l2; the target's update is called by the loop below."""
 
@@ -505,9 +466,7 @@ class StudentCD(Objective):
 def distils(impl: Impl, seed: int) -> None:
     """a consistency model distilled with your loss, your target and your boundary reaches the exact answer"""
     ring = GaussianMixture.ring()
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        f = StudentModel(impl.consistency, MLP(2, width=48, depth=3))
+    f = StudentModel(impl.consistency, MLP(2, width=48, depth=3))
     config = TrainConfig(steps=400, batch=256, lr=4e-3, warmup=20, ema=0.98, seed=seed)
     for step in train(f, StudentCD(impl, ring.denoiser()), ring, config):
         impl.target_update(list(step.f_target.parameters()), list(step.f.parameters()), 0.5)

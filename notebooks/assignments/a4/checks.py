@@ -190,15 +190,8 @@ def distance_values(impl: Impl, seed: int) -> None:
         a = f64(rows).reshape(3, 2, 2)
         got = is_tensor(impl.pseudo_huber(a + 1, torch.ones_like(a), c), (3,), torch.float64, "pseudo_huber")
         what = f"pseudo_huber of three samples of shape (2, 2) is wrong for c = {c}"
-        same(
-            got,
-            want,
-            what,
-            rtol=1e-10,
-            atol=EXACT,
-            causes=causes,
-            otherwise="compare with iCT, section 3.3; the norm is that of a whole sample, over all axes but the first",
-        )
+        other = "compare with iCT, section 3.3; the norm is that of a whole sample, over all axes but the first"
+        same(got, want, what, rtol=1e-10, atol=EXACT, causes=causes, otherwise=other)
 
 
 def distance_gradient(impl: Impl, seed: int) -> None:
@@ -311,15 +304,8 @@ def earlier_values(impl: Impl, seed: int) -> None:
         }
         rows = [is_tensor(impl.ect_earlier(f64(TIMES), step, 100, *args), (7,), None, "ect_earlier") for step in steps]
         what = f"ect_earlier is wrong for steps {steps} (index 0) of t = {TIMES} (index 1), d = 100, q = {q}, k = {k}, b = {b}"
-        same(
-            torch.stack(rows),
-            s(),
-            what,
-            rtol=1e-9,
-            atol=EXACT,
-            causes=causes,
-            otherwise="compare with ECT, section 3.3",
-        )
+        other = "compare with ECT, section 3.3"
+        same(torch.stack(rows), s(), what, rtol=1e-9, atol=EXACT, causes=causes, otherwise=other)
 
 
 # ------------------------------------------------------------------------------------------------- loss

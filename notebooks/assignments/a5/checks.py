@@ -17,10 +17,10 @@ from minicm.course.kit import (
     Impl,
     Task,
     Wrong,
-    alike_within,
     close,
     f64,
     is_tensor,
+    keeps_shape,
     same,
     untouched,
 )
@@ -97,13 +97,7 @@ def spec_slerp(a: list[float], b: list[float], fraction: float) -> list[float]:
 
 
 # ---------------------------------------------------------------------------------------------- re-noise
-def renoise_shape(impl: Impl, seed: int) -> None:
-    """renoise keeps shape and dtype, also where the batch is as long as the image is wide"""
-    for shape in SHAPES:
-        x, eps, s = torch.zeros(shape), torch.ones(shape), torch.arange(1.0, shape[0] + 1).double()
-        call = f"renoise of x {shape} float32, s ({shape[0]},) float64"
-        alike_within(is_tensor(impl.renoise(x, s, eps), shape, torch.float32, call), call)
-        untouched(torch.zeros(shape), x, "renoise")
+renoise_shape = keeps_shape("renoise", lambda x, s: (0 * x, s, x))
 
 
 def renoise_values(impl: Impl, seed: int) -> None:
@@ -242,14 +236,7 @@ X, X0, Z = ([[20.0, -3.0], [1.0, 2.0], [-0.5, 0.1]], [[0.4, -0.7], [0.2, 0.9], [
             [[0.3, -2.0], [1.1, 0.6], [-0.8, 0.5]])  # fmt: skip
 
 
-def gamma_shape(impl: Impl, seed: int) -> None:
-    """gamma_step keeps shape and dtype, also where the batch is as long as the image is wide"""
-    for shape in SHAPES:
-        x, x0, eps = torch.full(shape, 2.0), torch.zeros(shape), torch.ones(shape)
-        s = torch.arange(1.0, shape[0] + 1).double()
-        call = f"gamma_step of x {shape} float32, s ({shape[0]},) float64"
-        got = is_tensor(impl.gamma_step(EDM(), x, x0, 2 * s, s, 0.3, eps), shape, torch.float32, call)
-        alike_within(got, call)
+gamma_shape = keeps_shape("gamma_step", lambda x, s: (EDM(), 2 * x, 0 * x, 2 * s, s, 0.3, x))
 
 
 def gamma_ends(impl: Impl, seed: int) -> None:
@@ -356,14 +343,8 @@ def orthogonal_values(impl: Impl, seed: int) -> None:
         causes = {"it is not normalised": f64(first), "it points the other way: QR may turn a column round": -want}
         same(Q[:, 0], want, f"the first column of {call} is wrong", rtol=1e-9, atol=EXACT, causes=causes)
         what = f"the columns of {call} are not orthonormal"
-        same(
-            Q.T @ Q,
-            torch.eye(n),
-            what,
-            rtol=0,
-            atol=1e-10,
-            otherwise="take QR or Gram and Schmidt, of columns that are independent",
-        )
+        other = "take QR or Gram and Schmidt, of columns that are independent"
+        same(Q.T @ Q, torch.eye(n), what, rtol=0, atol=1e-10, otherwise=other)
 
 
 def mix_values(impl: Impl, seed: int) -> None:

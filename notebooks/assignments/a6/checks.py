@@ -18,9 +18,11 @@ from minicm.course.kit import (
     Wrong,
     alike_within,
     can_learn,
+    draws_anew,
     f64,
     held_fixed,
     is_tensor,
+    keeps_shape,
     reaches,
     same,
     type_name,
@@ -66,13 +68,7 @@ def spec_w_embedding(w: float, dim: int) -> list[float]:
 
 
 # --------------------------------------------------------------------------------------------- guidance
-def guide_shape(impl: Impl, seed: int) -> None:
-    """guide keeps shape and dtype, one w a sample, also where the batch is as long as the image is wide"""
-    for shape in SHAPES:
-        D_c, D_null, call = torch.ones(shape), torch.zeros(shape), f"guide of x0_hat {shape}"
-        out = impl.guide(D_c, D_null, torch.arange(shape[0]).double())
-        alike_within(is_tensor(out, shape, torch.float32, call), call, "w")
-        untouched(torch.ones(shape), D_c, "guide")
+guide_shape = keeps_shape("guide", lambda x, w: (x, 0 * x, w), "w")
 
 
 def guide_values(impl: Impl, seed: int) -> None:
@@ -252,20 +248,21 @@ def draw_law(impl: Impl, seed: int) -> None:
     3,000 draws: each quarter of the range comes up 750 times with standard deviation 24; a bound of 6 of them gives one
     false alarm in 10^8 runs.
     """
-    w, again = (impl.draw_w(2.0, 14.0, 3000, torch.Generator().manual_seed(seed)) for _ in range(2))
+
+    def draw(generator: torch.Generator) -> Tensor:
+        return impl.draw_w(2.0, 14.0, 3000, generator)
+
+    w = draw(torch.Generator().manual_seed(seed))
     counts = [((w >= low) & (w < low + 3)).sum().item() for low in (2, 5, 8, 11)]
     if max(abs(count - 750) for count in counts) > 6 * 24:
         raise Wrong(
             f"draw_w(2, 14) falls {counts} times of 3,000 into the quarters of its range, not 750 each: it is not uniform"
         )
-    if not torch.equal(w, again):
-        raise Wrong("draw_w gives another draw from a generator of the same seed: is the generator passed on?")
+    draws_anew(draw, "draw_w", seed)
     if (w == w.round()).all():
         raise Wrong("draw_w(2, 14) draws whole numbers alone: w is any number of the range")
     generator = torch.Generator().manual_seed(seed)
-    first, second = (impl.draw_w(2.0, 14.0, 50, generator) for _ in range(2))
-    if torch.equal(first, second):
-        raise Wrong("draw_w draws the same w again from a generator that has moved on: every step would train the same")
+    first, second = (draw(generator) for _ in range(2))
     if torch.equal(first.sort().values, second.sort().values):
         raise Wrong("draw_w gives the same numbers at every call, in another order: each w is a draw of its own")
 
@@ -570,9 +567,7 @@ class StudentLCD(Objective):
 def distils(impl: Impl, seed: int) -> None:
     """a consistency model distilled with your parts jumps along the exact guided flow, at w = 0 and w = 3"""
     ring = GaussianMixture.ring(classes=2)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        f = student_model(impl)
+    f = student_model(impl)
     config = TrainConfig(steps=STEPS, batch=256, lr=4e-3, warmup=20, ema=0.98, seed=seed)
     *_, last = train(f, StudentLCD(impl, ring.denoiser(CLOCK)), ring, config)
     generator = torch.Generator().manual_seed(seed)

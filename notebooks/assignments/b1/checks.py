@@ -17,11 +17,11 @@ from minicm.course.kit import (
     Impl,
     Task,
     Wrong,
-    alike_within,
     can_learn,
     f64,
     held_fixed,
     is_tensor,
+    keeps_shape,
     reaches,
     same,
     two,
@@ -123,12 +123,7 @@ def spread(x: Tensor, t: Tensor) -> Tensor:
     return torch.ones_like(x) * t.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
 
 
-def consistency_shape(impl: Impl, seed: int) -> None:
-    """consistency keeps shape and dtype, and gives each sample its own angle"""
-    for shape in SHAPES:
-        t, x, call = (torch.linspace(0.3, 1.2, shape[0]).double(), torch.ones(shape), f"consistency of x {shape}")
-        alike_within(is_tensor(impl.consistency(spread, x, t), shape, torch.float32, call), call, "angles")
-        untouched(torch.ones(shape), x, "consistency")
+consistency_shape = keeps_shape("consistency", lambda x, t: (spread, x, t / 4), "angles")
 
 
 def consistency_values(impl: Impl, seed: int) -> None:
@@ -161,12 +156,7 @@ def consistency_values(impl: Impl, seed: int) -> None:
 
 
 # ------------------------------------------------------------------------------------------ velocity
-def velocity_shape(impl: Impl, seed: int) -> None:
-    """velocity keeps shape and dtype, and gives each sample its own angle"""
-    for shape in SHAPES:
-        t, x, call = torch.linspace(0.3, 1.2, shape[0]).double(), torch.ones(shape), f"velocity of x {shape}"
-        alike_within(is_tensor(impl.velocity(x, x / 2, t), shape, torch.float32, call), call, "angles")
-        untouched(torch.ones(shape), x, "velocity")
+velocity_shape = keeps_shape("velocity", lambda x, t: (x, x / 2, t / 4), "angles")
 
 
 def velocity_values(impl: Impl, seed: int) -> None:
@@ -236,12 +226,7 @@ def derivative_values(impl: Impl, seed: int) -> None:
 
 
 # ------------------------------------------------------------------------------------------- tangent
-def tangent_shape(impl: Impl, seed: int) -> None:
-    """tangent keeps shape and dtype, and gives each sample its own angle"""
-    for shape in SHAPES:
-        t, x, call = torch.linspace(0.3, 1.2, shape[0]).double(), torch.ones(shape), f"tangent of x {shape}"
-        alike_within(is_tensor(impl.tangent(spread, x, t, x / 2), shape, torch.float32, call), call, "angles")
-        untouched(torch.ones(shape), x, "tangent")
+tangent_shape = keeps_shape("tangent", lambda x, t: (spread, x, t / 4, x / 2), "angles")
 
 
 def tangents(F: Waves, sd: float, r: float) -> list[list[float]]:
@@ -275,15 +260,8 @@ def tangent_values(impl: Impl, seed: int) -> None:
         given = {} if (sd, r) == (0.5, 1.0) else {"sigma_d": sd, "r": r}  # these are the defaults
         got = is_tensor(impl.tangent(F, x, T, dx, **given), (4, 2), torch.float64, "tangent")
         what = f"tangent is wrong for sigma_d = {sd}, r = {r}"
-        same(
-            got,
-            want,
-            what,
-            rtol=1e-10,
-            atol=EXACT,
-            causes=causes,
-            otherwise="differentiate f = cos(t) x + sin(t) sigma_d F",
-        )
+        other = "differentiate f = cos(t) x + sin(t) sigma_d F"
+        same(got, want, what, rtol=1e-10, atol=EXACT, causes=causes, otherwise=other)
 
 
 def tangent_vanishes(impl: Impl, seed: int) -> None:

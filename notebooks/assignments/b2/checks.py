@@ -117,7 +117,7 @@ WRONG = planted.WRONG if planted else PRACTICE_WRONG
 NOTE = (
     ""
     if GRADED
-    else "these are the tries of the practice set: what is graded on has more of each, and a machine's mistakes"
+    else "this is the practice set; what counts is a larger one, with more of each and a machine's mistakes"
 )
 
 
@@ -215,7 +215,7 @@ def accepts(name: str) -> Check:
                     cause = TOO_STRICT if "AssertionError" in said else "is the input one that the contract allows?"
                     raise Wrong(f"a right {name} is rejected ({right.note}, seed {i}): {said}; {cause}")
 
-    check.__doc__ = f"check_{name} accepts {len(RIGHT[name])} right ones, on {SEEDS} seeds"
+    check.__doc__ = f"check_{name} accepts {len(RIGHT[name])} right one(s), on {SEEDS} seeds"
     return check
 
 
