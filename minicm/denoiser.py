@@ -19,10 +19,7 @@ from minicm.schedules import EDM, Denoise, Schedule, expand, readable
 
 
 def given(cond: dict[str, Tensor | None]) -> dict[str, Tensor]:
-    """What a denoiser is conditioned on, of label, w and u, by name; one that is None is not given.
-
-    Raises TypeError for any other name.
-    """
+    """What is given of label, w and u, by name; None is not given. Raises TypeError for any other name."""
     if wrong := cond.keys() - {"label", "w", "u"}:
         raise TypeError(f'f(x, t, ...) takes label, w and u by name, got "{min(wrong)}"')
     return {name: value for name, value in cond.items() if value is not None}
@@ -53,11 +50,7 @@ class Denoiser(nn.Module):
         if t_min > 0 and schedule.alpha(torch.tensor([t_min], dtype=torch.float64)) != 1:
             raise ValueError(f"t_min = {t_min} needs the EDM clock; {type(schedule).__name__} has t_min = 0")
         self.net, self.schedule, self.sigma_data, self.t_min = net, schedule, sigma_data, t_min
-
-    @property
-    def second_time(self) -> bool:
-        """Whether the network takes a second time u, the end of the step (TCD)."""
-        return getattr(self.net, "second_time", False)
+        self.second_time = getattr(net, "second_time", False)  # whether the network takes a second time u (TCD)
 
     def c_in(self, t: Tensor) -> Tensor:
         """1/v: the network's input has unit variance for data of standard deviation sigma_d; (B,) -> (B,)."""
@@ -99,8 +92,6 @@ class Denoiser(nn.Module):
         return (expand(self.c_skip(t), x) * x + expand(self.c_out(t), x) * F).to(x.dtype)
 
     def _gap(self, t: Tensor) -> Tensor:
-        if not self.t_min:
-            return self.schedule.sigma(t)
         # t_min in t's own dtype: float32(0.002) - 0.002 is not zero.
         return self.schedule.sigma(t) - self.schedule.sigma(torch.full_like(t, self.t_min))
 
