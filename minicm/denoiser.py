@@ -83,7 +83,7 @@ class Denoiser(nn.Module):
         for time in (t, told["u"]) if "u" in told else (t,):
             self.schedule.check(time, x)
         t = t if t.is_floating_point() else t.double()  # a whole number would cut t_min to 0
-        if "label" in told and getattr(self.net, "classes", 0):
+        if "label" in told and getattr(self.net, "classes", 0) > 0:
             check_label(told["label"], self.net.classes, x)
         # 1e-6: a t_min that went through another dtype or clock
         if self.t_min and readable(t) and (t < torch.full_like(t, self.t_min) * (1 - 1e-6)).any():

@@ -49,27 +49,20 @@ class TrainConfig:
     channels_last: bool = False  # keep convolutions' weights in the order that tensor cores like
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("batch", 1), ("warmup", 0), ("accumulate", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        for name in ("lr", "clip"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"{name} must be positive and finite, got {value}")
-        for name in ("final_lr", "ema"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], got {value}")
-        for name in ("beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
-        if not -(2**63) <= self.seed < 2**63:
-            raise ValueError(f"seed must lie in -2^63..2^63 - 1, got {self.seed}")
+        for names, fits, range_ in (
+            ("steps batch accumulate", lambda v: v >= 1, "at least 1"),
+            ("warmup", lambda v: v >= 0, "at least 0"),
+            ("lr clip", lambda v: 0 < v < math.inf, "positive and finite"),
+            ("final_lr ema", lambda v: 0 <= v <= 1, "in [0, 1]"),
+            ("beta1 beta2", lambda v: 0 <= v < 1, "in [0, 1)"),
+            ("seed", lambda v: -(2**63) <= v < 2**63, "in -2^63..2^63 - 1"),
+        ):
+            for name in names.split():
+                if (value := getattr(self, name)) is not None and not fits(value):
+                    raise ValueError(f"{name} must be {range_}, got {value}")
         if self.batch < self.accumulate * world():
-            raise ValueError(
-                f"a batch of {self.batch} has no {self.accumulate * world()} parts: "
-                f"raise batch or lower accumulate (now {self.accumulate}, in {world()} processes)"
-            )
+            way_out = f"raise batch or lower accumulate (now {self.accumulate}, in {world()} processes)"
+            raise ValueError(f"a batch of {self.batch} has no {self.accumulate * world()} parts: {way_out}")
 
     def lr_at(self, k: int) -> float:
         """The learning rate of update k (0-based): linear warm-up times a half cosine down to final_lr."""
