@@ -174,7 +174,7 @@ def plain_stepper(pair: Pair, size: Size) -> Callable[[], object]:
     """The same for the plain loop, with the networks of a CD pair."""
     f, objective = pair
     assert isinstance(objective, CD) and isinstance(objective.grid, torch.Tensor)
-    nets = f.net, objective.teacher.net  # type: ignore[attr-defined]
+    nets = f.net, objective.teacher.net
     return warm(partial(next, plain_cd(*nets, ring(), batch=size.batch, lr=1e-3, points=len(objective.grid))))
 
 

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from exact import normal, seeded
 from torch import Tensor
 
 from minicm.data.mixtures import GaussianMixture
@@ -32,14 +33,6 @@ from minicm.times import karras_grid
 
 TIMES = [80.0, 5.38, 2.24]
 ROUNDING = dict(rtol=0, atol=1e-12)  # float64, numbers of order 1 (x_T of order 80), fewer than 100 operations each
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=seeded(seed), dtype=torch.float64)
 
 
 def model(size: int, schedule=EDM(), **options) -> Denoiser:

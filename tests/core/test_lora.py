@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from exact import seeded
 from safetensors.torch import load, save
 from torch import nn
 
@@ -16,12 +17,8 @@ from minicm.nets.lora import LoRA, add_lora, load_lora, lora_state, merge_lora, 
 from minicm.nets.mlp import MLP
 
 
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def randomise(net: nn.Module, seed: int = 0, trainable_only: bool = False) -> nn.Module:
-    g = generator(seed)
+    g = seeded(seed)
     with torch.no_grad():
         for p in net.parameters():
             if p.requires_grad or not trainable_only:
@@ -58,7 +55,7 @@ def case(request):
     """A float64 network with random weights, and a call of it."""
     make, shape = CASES[request.param]
     net = randomise(make().double())
-    x = torch.randn(5, *shape, generator=generator(1), dtype=torch.float64)
+    x = torch.randn(5, *shape, generator=seeded(1), dtype=torch.float64)
     t, label = torch.linspace(0.1, 3, 5, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 0])
     return net, lambda net: net(x, t, label=label, w=t).detach()
 
@@ -69,7 +66,7 @@ ROUNDING = {"rtol": 1e-12, "atol": 1e-12}  # values of order 1 to 10 through sum
 def test_a_new_adapter_changes_nothing(case):
     net, call = case
     before = call(net)
-    assert add_lora(net, 4, generator=generator()) is net
+    assert add_lora(net, 4, generator=seeded()) is net
     assert torch.equal(call(net), before)
 
 
@@ -197,7 +194,7 @@ def test_a_models_checkpoint_knows_how_much_its_adapters_count(tmp_path):
     adapter = lora_state(randomise(add_lora(MLP(2, 16, 3), 2, 4.0), 1))
     randomise(add_lora(load_lora(f.net, adapter, weight=0.5), 3, 8.0), 2, trainable_only=True)
     save_checkpoint(tmp_path / "c", {"model": describe(f)} | {f"ema/{k}": v for k, v in f.state_dict().items()})
-    x, t = torch.randn(4, 2, generator=generator()), torch.ones(4)
+    x, t = torch.randn(4, 2, generator=seeded()), torch.ones(4)
     assert torch.equal(load_model(tmp_path / "c")(x, t), f(x, t))
     merge_lora(f)
     assert describe(f) == describe(Denoiser(MLP(2, 16, 3), t_min=0.002))  # merged, it is a plain net's
@@ -230,8 +227,8 @@ def test_jvp_goes_through(case):
 
 def test_a_starts_like_a_linear_layer_and_from_its_generator():
     net = nn.Linear(400, 300)
-    first = add_lora(copy.deepcopy(net), 64, generator=generator(7)).parametrizations.weight[0]
-    again = add_lora(copy.deepcopy(net), 64, generator=generator(7)).parametrizations.weight[0]
+    first = add_lora(copy.deepcopy(net), 64, generator=seeded(7)).parametrizations.weight[0]
+    again = add_lora(copy.deepcopy(net), 64, generator=seeded(7)).parametrizations.weight[0]
     assert torch.equal(first.A, again.A) and not first.B.any()
     # uniform on +-1/sqrt(400): 25,600 draws reach within .2 % of either end, a miss is below e^-20
     assert 0.998 / 20 < first.A.max() <= 1 / 20 and -1 / 20 <= first.A.min() < -0.998 / 20
@@ -243,7 +240,7 @@ def test_low_rank_can_learn():
     net = nn.Linear(8, 8)
     W = net.weight.detach().clone()
     change = torch.randn(8, 2) @ torch.randn(2, 8) / 4
-    add_lora(net, 2, generator=generator())
+    add_lora(net, 2, generator=seeded())
     optimiser = torch.optim.Adam([p for p in net.parameters() if p.requires_grad], lr=2e-2)
     for _ in range(800):
         optimiser.zero_grad()

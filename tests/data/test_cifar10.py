@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 import torch
+from exact import seeded
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from minicm.data import cifar10
@@ -29,10 +30,6 @@ class NoLooking(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         assert not any(name in str(func) for name in self.FORBIDDEN), f"{func} looks at values"
         return func(*args, **(kwargs or {}))
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def contents() -> dict[str, bytes]:

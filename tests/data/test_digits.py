@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from exact import seeded
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import minicm.data.digits as module
@@ -23,10 +24,6 @@ class NoLooking(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         assert not any(name in str(func) for name in self.FORBIDDEN), f"{func} looks at values"
         return func(*args, **(kwargs or {}))
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def test_all_1797_are_there_once_in_their_published_numbers():
