@@ -31,9 +31,9 @@ def power_decay(k: int, gamma: float = 6.94) -> float:
 
 @torch.no_grad()
 def ema_update(average: nn.Module, model: nn.Module, decay: float) -> None:
-    """average <- decay average + (1 - decay) model, weight by weight, in place; buffers are copied.
+    """average <- decay average + (1 - decay) model in place (CM, arXiv:2303.01469, Eq. 8); buffers are copied.
 
-    CM, arXiv:2303.01469, Eq. 8. decay = 0 copies the model. Raises ValueError outside [0, 1].
+    decay = 0 copies the model. Raises ValueError outside [0, 1].
     """
     if not 0 <= decay <= 1:
         raise ValueError(f"an average's decay must lie in [0, 1], got {decay}")

@@ -12,6 +12,8 @@ from torch import Tensor
 from minicm.schedules import EDM, Denoise, Schedule, expand
 from minicm.solvers import as_times, heun_step
 
+LEVELS = {1: (80.0,), 2: (80.0, 0.8), 4: (80.0, 8.0, 0.8, 0.2)}  # noise levels of few-step sampling
+
 
 class Counted:
     """A denoiser that counts how often it is evaluated: the NFE of the literature, in `.evaluations`."""
@@ -87,7 +89,9 @@ def edm_sample(
     """
     schedule = denoise.schedule
     if not isinstance(schedule, EDM):
-        raise ValueError(f"edm_sample needs a denoiser in the EDM clock, got {schedule}: use InClock(..., EDM())")
+        raise ValueError(
+            f"edm_sample needs a denoiser in the EDM clock, got {type(schedule).__name__}: use InClock(..., EDM())"
+        )
     if not (s_churn >= 0 and s_noise >= 0):
         raise ValueError(f"s_churn and s_noise must be 0 (no noise) or more, got {s_churn:g}, {s_noise:g}")
     times = check_times(times, schedule, 0.0)
@@ -149,9 +153,8 @@ def check_times(times: Tensor | Sequence[float], schedule: Schedule, t_min: floa
     """Sampling times as a float64 tensor (N,). Raises ValueError unless they decrease and stay above t_min."""
     times = as_times(times, schedule)
     if (times.diff() >= 0).any():
-        raise ValueError(
-            f"sampling times must decrease, from noise to data, got {[round(t, 6) for t in times.tolist()]}"
-        )
+        given = [round(t, 6) for t in times.tolist()]
+        raise ValueError(f"sampling times must decrease, from noise to data, got {given}")
     if times[-1] < t_min * (1 - 1e-6):  # 1e-6: a t_min that went through float32
         raise ValueError(f"sampling times must be at least t_min = {t_min:g}, got {times[-1].item():g}")
     return times
@@ -168,10 +171,7 @@ def _add_noise(
     return (expand(ratio, x) * x + expand(fill, x) * noise).to(x.dtype)
 
 
-LEVELS = {1: (80.0,), 2: (80.0, 0.8), 4: (80.0, 8.0, 0.8, 0.2)}  # noise levels of few-step sampling
-
-
-def sampling_times(schedule: Schedule, steps: int) -> torch.Tensor:
+def sampling_times(schedule: Schedule, steps: int) -> Tensor:
     """Times of 1-, 2- or 4-step sampling in a clock, from the noise levels LEVELS."""
     times = schedule.t_of(torch.tensor(LEVELS[steps], dtype=torch.float64))
     times[0] = schedule.t_max

@@ -70,21 +70,18 @@ class Schedule:
         raise NotImplementedError
 
     def check(self, t: Tensor, x: Tensor | None = None) -> None:
-        """Refuse times that are not (B,) beside x, or not in [0, t_max], and an x of whole numbers.
-
-        Values are looked at where they are `readable`. Raises ValueError.
-        """
+        """Raises ValueError for times not (B,) beside x, or (where `readable`) outside [0, t_max], and for a whole x."""
         if not hasattr(t, "device"):
             raise ValueError(f"t = {t} is no tensor: give one time a sample, such as torch.full((len(x),), {t})")
         if x is not None and not x.is_floating_point():
             raise ValueError(f"x has dtype {x.dtype}, which would cut the times to whole numbers: give floats")
         if x is not None and t.shape != x.shape[:1]:
-            shapes = f"t has shape {tuple(t.shape)} but x has shape {tuple(x.shape)}"
-            raise ValueError(f"{shapes}: give one time a sample, t.shape == {tuple(x.shape[:1])}")
+            need = f"one time a sample, t.shape == {tuple(x.shape[:1])}"
+            raise ValueError(f"t has shape {tuple(t.shape)} but x has shape {tuple(x.shape)}: give {need}")
         # 1e-6: t_max itself, rounded to float32
         if readable(t) and not (inside := (t >= 0) & (t <= self.t_max * (1 + 1e-6))).all():
-            bad = t[~inside].max().item()
-            raise ValueError(f"t = {bad:g} is outside [0, {self.t_max:g}], the range of {type(self).__name__}")
+            bad, clock = t[~inside].max(), type(self).__name__
+            raise ValueError(f"t = {bad:g} is outside [0, {self.t_max:g}], the range of {clock}")
 
     def add_noise(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """The noisy point x_t = alpha x0 + sigma eps; all of shape (B, *D), t (B,)."""

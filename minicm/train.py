@@ -16,6 +16,7 @@ from minicm.denoiser import Denoiser
 from minicm.ema import Model, ema_update, frozen_copy, power_decay
 from minicm.objectives.base import Objective
 from minicm.parallel import from_first, share, sum_gradients, world
+from minicm.schedules import readable
 
 
 class Data(Protocol):
@@ -48,27 +49,20 @@ class TrainConfig:
     channels_last: bool = False  # keep convolutions' weights in the order that tensor cores like
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("batch", 1), ("warmup", 0), ("accumulate", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        for name in ("lr", "clip"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"{name} must be positive and finite, got {value}")
-        for name in ("final_lr", "ema"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], got {value}")
-        for name in ("beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
-        if not -(2**63) <= self.seed < 2**63:
-            raise ValueError(f"seed must lie in -2^63..2^63 - 1, got {self.seed}")
+        for names, fits, range_ in (
+            ("steps batch accumulate", lambda v: v >= 1, "at least 1"),
+            ("warmup", lambda v: v >= 0, "at least 0"),
+            ("lr clip", lambda v: 0 < v < math.inf, "positive and finite"),
+            ("final_lr ema", lambda v: 0 <= v <= 1, "in [0, 1]"),
+            ("beta1 beta2", lambda v: 0 <= v < 1, "in [0, 1)"),
+            ("seed", lambda v: -(2**63) <= v < 2**63, "in -2^63..2^63 - 1"),
+        ):
+            for name in names.split():
+                if (value := getattr(self, name)) is not None and not fits(value):
+                    raise ValueError(f"{name} must be {range_}, got {value}")
         if self.batch < self.accumulate * world():
-            raise ValueError(
-                f"a batch of {self.batch} has no {self.accumulate * world()} parts: "
-                f"raise batch or lower accumulate (now {self.accumulate}, in {world()} processes)"
-            )
+            way_out = f"raise batch or lower accumulate (now {self.accumulate}, in {world()} processes)"
+            raise ValueError(f"a batch of {self.batch} has no {self.accumulate * world()} parts: {way_out}")
 
     def lr_at(self, k: int) -> float:
         """The learning rate of update k (0-based): linear warm-up times a half cosine down to final_lr."""
@@ -93,6 +87,9 @@ class Diverged(RuntimeError):
     """A loss or gradient that is not finite; the weights are those before the update where that is known."""
 
 
+Parts = tuple[dict[str, Any], torch.optim.Optimizer, torch.Generator]  # all that has a state: the models by name, ...
+
+
 def train(
     f: Model, objective: Objective, data: Data, config: TrainConfig, resume: dict[str, Any] | None = None
 ) -> Iterator[Step[Model]]:
@@ -110,10 +107,9 @@ def train(
     from_first([f, objective])
     f_target, ema = frozen_copy(f).train(), frozen_copy(f).eval()
     models: dict[str, nn.Module] = {"f": f, "f_target": f_target, "ema": ema, "objective": objective}
-    optimiser = _optimiser(f, objective, config)
-    generator = torch.Generator(device).manual_seed(config.seed)
-    start = 0 if resume is None else restore(resume, models, optimiser, generator, asdict(config))
-    return _updates(models, optimiser, generator, data, config, start)
+    parts = models, _optimiser(f, objective, config), torch.Generator(device).manual_seed(config.seed)
+    start = 0 if resume is None else restore(resume, *parts, asdict(config))
+    return _updates(parts, data, config, start)
 
 
 def _prepare(f: nn.Module, objective: Objective, config: TrainConfig, device: torch.device) -> None:
@@ -128,15 +124,9 @@ def _prepare(f: nn.Module, objective: Objective, config: TrainConfig, device: to
             denoiser.net.compile()
 
 
-def _updates(
-    models: dict[str, Any],
-    optimiser: torch.optim.Optimizer,
-    generator: torch.Generator,
-    data: Data,
-    config: TrainConfig,
-    start: int,
-) -> Iterator[Step]:
+def _updates(parts: Parts, data: Data, config: TrainConfig, start: int) -> Iterator[Step]:
     """The loop itself, from update `start` on."""
+    models, optimiser, generator = parts
     (f, f_target, ema, objective), settings = models.values(), asdict(config)
     for k in range(start, config.steps):
         x0, label = data.sample(config.batch, generator)
@@ -153,7 +143,7 @@ def _updates(
         _descend(loss, x0, optimiser, config, k)
         ema_update(f_target, f, objective.target_decay(k, config.steps))
         ema_update(ema, f, power_decay(k + 1) if config.ema is None else config.ema)
-        yield Step(k + 1, loss, f, f_target, ema, partial(state_of, k + 1, models, optimiser, generator, settings))
+        yield Step(k + 1, loss, f, f_target, ema, partial(state_of, k + 1, *parts, settings))
 
 
 def _check_batch(x0: Tensor, batch: int) -> None:
@@ -164,13 +154,11 @@ def _check_batch(x0: Tensor, batch: int) -> None:
 
 
 def _descend(loss: Tensor, x0: Tensor, optimiser: torch.optim.Optimizer, config: TrainConfig, k: int) -> None:
-    """The update by the gradients that are there. Raises Diverged, before it, where they or the loss are not finite."""
     group = optimiser.param_groups[0]
     if world() > 1:
         sum_gradients(loss, group["params"])
     norm = nn.utils.clip_grad_norm_(group["params"], math.inf if config.clip is None else config.clip)
-    look = loss.device.type == "cpu" or (k + 1) % 100 == 0  # a look waits for the GPU
-    if look and not (loss + norm).isfinite():
+    if (readable(loss) or (k + 1) % 100 == 0) and not (loss + norm).isfinite():  # a look waits for the GPU
         cause = "the gradient" if loss.isfinite() else "the loss" if x0.isfinite().all() else "the data"
         at = f"at step {k + 1} of {config.steps}"
         raise Diverged(f"{cause} is not finite {at}: lower lr (now {config.lr:g}), clip, or check the data")

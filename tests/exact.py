@@ -41,10 +41,10 @@ class Gaussian:
     Bishop, conditional Gaussians; the flow keeps (x - alpha mean)/sqrt(alpha^2 std^2 + sigma^2) constant.
     """
 
-    def __init__(self, mean: float = 0.0, std: float = 0.5, schedule: Schedule = CLOCKS["EDM"]) -> None:
+    def __init__(self, mean: float | Tensor = 0.0, std: float = 0.5, schedule: Schedule = CLOCKS["EDM"]) -> None:
         self.mean, self.std, self.schedule, self.t_min = mean, std, schedule, 0.0
 
-    def __call__(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor, **cond: Tensor | None) -> Tensor:
         a, b = self._scales(x, t)
         variance = (a * self.std) ** 2 + b**2
         return self.mean + a * self.std**2 / variance * (x - a * self.mean)

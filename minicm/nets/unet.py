@@ -30,7 +30,7 @@ class UNet(nn.Module):
     DDPM, arXiv:2006.11239, appendix B. x (B, channels, H, W) -> F in its shape; H and W are multiples of
     2^(len(mults) - 1). The conditioning is that of `Conditioning`. UNet(1, 32, (1, 2)) suits 8x8 digits,
     UNet(3, 128, (2, 2, 2), blocks=4, attention=(2,)) is of the size of EDM's network for CIFAR-10.
-    Raises ValueError for sizes below 1, for a width that is no multiple of 8, for attention at a level that is not there, and for
+    Raises ValueError for sizes below 1, a width that is no multiple of 8, attention at a level that is not there, and
     images that do not fit.
     """
 
@@ -58,11 +58,9 @@ class UNet(nn.Module):
             )
         if not set(attention) <= set(factors):
             raise ValueError(f"attention = {tuple(attention)}: with mults = {tuple(mults)} the levels are {factors}")
-        self.options: dict[str, Any] = dict(
-            channels=channels, width=width, mults=[*mults], blocks=blocks, attention=[*attention]
-        )
         inputs: dict[str, Any] = dict(classes=classes, guidance=guidance, second_time=second_time, octaves=octaves)
-        self.options |= dict(dropout=dropout) | inputs
+        sizes = dict(channels=channels, width=width, mults=[*mults], blocks=blocks, attention=[*attention])
+        self.options: dict[str, Any] = sizes | dict(dropout=dropout) | inputs
         self.channels, self.classes, self.second_time = channels, classes, second_time
         self.factor = factors[-1]  # of the lowest level
         self.conditioning = Conditioning(4 * width, **inputs)

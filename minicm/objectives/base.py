@@ -176,10 +176,9 @@ def dropout_from(seed: Tensor) -> Iterator[None]:
 
 
 def predict_pair(online: Callable[[], Tensor], target: Callable[[], Tensor], seed: Tensor) -> tuple[Tensor, Tensor]:
-    """Evaluate the target without gradient, then the online network, under one dropout mask.
+    """(online, target), each (B, *D): first the target without gradient, then the network, under one dropout mask.
 
     The stop-gradient is CM's (arXiv:2303.01469, Eq. 7), the shared mask iCT's (arXiv:2310.14189, section 3.1).
-    Returns (online, target), each (B, *D).
     """
     with dropout_from(seed), torch.no_grad():
         y_target = target()

@@ -128,7 +128,8 @@ def tangent(
 
 def _check_f(f: Denoiser) -> None:
     if not isinstance(f.schedule, TrigFlow):
-        raise ValueError(f"sCM trains an f in the TrigFlow clock, got {f.schedule}: Denoiser(net, TrigFlow())")
+        clock = type(f.schedule).__name__
+        raise ValueError(f"sCM trains an f in the TrigFlow clock, got {clock}: give Denoiser(net, TrigFlow())")
     if f.sigma_data != f.schedule.sigma_data:
         raise ValueError(
             f"f has sigma_data = {f.sigma_data:g}, its clock {f.schedule.sigma_data:g}: "

@@ -7,7 +7,7 @@ where G(x, t, u) = schedule.step(x, x0_hat, t, u) with x0_hat = f(x, t, u): the 
 |-------------------------|---------------------|---------------------------------------------------------------------|
 | t_{n+k}, t_n, t_m       | t, s, u             | where f starts, where its target starts, where both arrive          |
 | f(x_t, t, s)            | trajectory_point    | G above; G(x, u, u) = x for any f, so the boundary needs no learning |
-| TCF(1), TCF(2)          | form                | first_order: x0_hat = f(x, t, u); second_order: f half-way to u     |
+| TCF(1), TCF(2)          | form                | first_order: x0_hat = f(x, t, u); SecondOrder: f half-way to u      |
 | Phi                     | step                | euler_step is DDIM, in the guided teacher where w_range is given    |
 | m ~ U[1, n]             | u_law               | any time of the grid up to s, whatever the skip                     |
 | theta, theta^-, d, mu   | f, f_target, distance, mu | trained, its slow copy; paper: squared l2, mu as in LCM       |

@@ -14,10 +14,14 @@ from contracts import Dropped, randomise
 from exact import CLOCKS, Gaussian, normal, seeded, times
 from torch import nn
 
+from minicm.data.mixtures import GaussianMixture
 from minicm.denoiser import Denoiser, FromPrediction, Guided, InClock
+from minicm.metrics.pairs import ExactTrajectory
 from minicm.nets.mlp import MLP
 from minicm.objectives.base import Objective
 from minicm.objectives.dsm import DSM
+from minicm.objectives.lcd import LCMBoundary
+from minicm.objectives.tcd import SecondOrder
 from minicm.schedules import EDM, VP, TrigFlow, expand
 from minicm.times import LogNormalAngles, LogNormalTimes, UniformSteps
 
@@ -352,6 +356,30 @@ def test_pretrained_networks_of_every_kind(clock, kind):
 def test_conditioning_reaches_a_pretrained_network_by_name():
     D = FromPrediction(lambda x, t, label: label[:, None] + 0 * x, EDM(), "x0")
     assert D(normal(5, 2), times(EDM(), 5), label=torch.arange(5))[:, 0].tolist() == [0, 1, 2, 3, 4]
+
+
+# ------------------------------------------------------------------------------------- conditioning by name
+RING = GaussianMixture.ring()
+VP_MODEL = Denoiser(random_net((5, 2), classes=3).double(), VP.scaled_linear())
+CALLABLES = {
+    "Denoiser": labelled(),
+    "Guided": Guided(labelled(), 1, 2.0),
+    "InClock": InClock(labelled(), TrigFlow()),
+    "FromPrediction": FromPrediction(Zero(), EDM(), "x0"),
+    "LCMBoundary": LCMBoundary(VP_MODEL),
+    "SecondOrder": SecondOrder(labelled()),
+    "ExactTrajectory": ExactTrajectory(RING, EDM(), 0.002),
+}
+
+
+@pytest.mark.parametrize("f", CALLABLES.values(), ids=CALLABLES)
+def test_a_misspelt_name_is_refused_and_none_means_none(f):
+    x, t = normal(5, 2), torch.ones(5, dtype=torch.float64)
+    with pytest.raises(TypeError, match='takes label, w and u by name, got "labels"'):
+        f(x, t, labels=torch.zeros(5, dtype=torch.int64))
+    with pytest.raises(TypeError, match="positional"):
+        f(x, t, torch.zeros(5, dtype=torch.int64))
+    assert torch.equal(f(x, t), f(x, t, label=None, w=None, u=None))
 
 
 # ----------------------------------------------------------------------------------------- bad input

@@ -46,9 +46,10 @@ def test_the_mapping_has_the_tabulated_values(stage):
 
 
 def test_stage_0_is_diffusion_training_below_ln_7():
-    below, above = math.log(7) - 1e-6, math.log(7) + 1e-6  # 1 + 8 sigmoid(-t) = 2 where e^t = 7
+    below, above = math.log(7) - 1e-9, math.log(7) + 1e-6  # 1 + 8 sigmoid(-t) = 2 where e^t = 7
     s = ect_gap(torch.tensor([0.002, 1.0, below, above], dtype=torch.float64), 0)
     assert (s[:3] == 0).all() and s[3] > 0
+    assert ect_gap(s.float(), 3).dtype == torch.float32
     draw = batch(ECT(), 0, 8)[1]
     assert torch.equal(draw.s == 0, draw.t <= math.log(7))
 

@@ -11,6 +11,7 @@ import math
 
 import pytest
 import torch
+from exact import seeded
 from torch import Tensor, nn
 
 from minicm.checkpoint import load_checkpoint, save_checkpoint
@@ -30,10 +31,6 @@ diffusers = pytest.importorskip("diffusers", reason="the optional extra 'interop
 # float64 has 16 digits; chains of at most 40 steps on numbers up to 80 lose three or four of them
 ROUNDING = dict(rtol=1e-11, atol=1e-12)
 SHAPE = (4, 3, 5)  # not an image: the schedulers take any shape, and so do we
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

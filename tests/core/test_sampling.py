@@ -316,7 +316,7 @@ def test_no_point_is_lifted_above_t_max():
 
 @pytest.mark.parametrize("clock", [VP.linear(), TrigFlow()], ids=["VP", "TrigFlow"])
 def test_edms_sampler_needs_its_clock(clock):
-    with pytest.raises(ValueError, match=r"EDM clock.*in_clock\(..., EDM\(\)\)"):
+    with pytest.raises(ValueError, match=r"EDM clock.*InClock\(..., EDM\(\)\)"):
         edm_sample(network(clock), normal(5, 2), [1.0, 0.0])
 
 

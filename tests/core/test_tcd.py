@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 
+import exact
 import pytest
 import torch
+from exact import normal, seeded
 from torch import Tensor, nn
 
 from minicm.data.mixtures import GaussianMixture
@@ -28,14 +30,6 @@ FORMS = [first_order, SecondOrder]
 ROUNDING = dict(rtol=1e-10, atol=1e-11)  # float64, numbers up to 80, a few dozen operations
 
 
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=seeded(seed), dtype=torch.float64)
-
-
 def times(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
@@ -49,25 +43,11 @@ def model(schedule: Schedule, seed: int = 0, classes: int = 3, size: int = 2) ->
     return Denoiser(net, schedule, t_min=0.002 if isinstance(schedule, EDM) else 0.0).double()
 
 
-class Gaussian:
-    """N(mean, std^2 I), for which everything is known: the denoiser, and the flow from any t to any u."""
-
-    mean, std = torch.tensor([0.4, -0.3], dtype=torch.float64), 0.35
+class Gaussian(exact.Gaussian):
+    """The single Gaussian off the middle, and samples of it."""
 
     def __init__(self, schedule: Schedule) -> None:
-        self.schedule, self.t_min = schedule, 0.0
-
-    def spread(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        alpha, sigma = expand(self.schedule.alpha(t), x), expand(self.schedule.sigma(t), x)
-        return alpha, (alpha.square() * self.std**2 + sigma.square()).sqrt()
-
-    def __call__(self, x: Tensor, t: Tensor, **cond) -> Tensor:
-        alpha, spread = self.spread(t, x)
-        return self.mean + alpha * self.std**2 / spread.square() * (x - alpha * self.mean)
-
-    def flow(self, x: Tensor, t: Tensor, u: Tensor) -> Tensor:
-        (alpha_t, spread_t), (alpha_u, spread_u) = self.spread(t, x), self.spread(u, x)
-        return alpha_u * self.mean + spread_u / spread_t * (x - alpha_t * self.mean)
+        super().__init__(torch.tensor([0.4, -0.3], dtype=torch.float64), 0.35, schedule)
 
     def sample(self, n: int, seed: int = 0) -> Tensor:
         return self.mean + self.std * normal(n, 2, seed=seed)
@@ -166,7 +146,7 @@ def test_local_error_of_an_f_that_ignores_u(schedule, form, order):
 
 @pytest.mark.parametrize("form, order", [(first_order, 1), (SecondOrder, 2)])
 def test_sampling_without_noise_converges_with_its_order(form, order):
-    """sample(second_order(D), gamma=0) is DPM-Solver++(2S); the step to clean at the end costs no order (it is D's)."""
+    """sample(SecondOrder(D), gamma=0) is DPM-Solver++(2S); the step to clean at the end costs no order (it is D's)."""
     exact, x = Gaussian(EDM()), normal(50, 2) * 80
     errors, counts = [], (20, 40, 80, 160)
     for n in counts:

@@ -17,7 +17,6 @@ from minicm.times import (
     ct_decay,
     ct_points,
     doubling_points,
-    ect_gap,
     karras_grid,
     skip_grid,
 )
@@ -179,29 +178,6 @@ def test_icts_points_double_in_eight_equal_stages():
     assert [doubling_points(50_000 * stage, K) for stage in range(8)] == expected
     assert [doubling_points(50_000 * (stage + 1) - 1, K) for stage in range(8)] == expected
     assert doubling_points(K, K) == 1281  # min(..., s1)
-
-
-ECT_TABLE = {  # s/t by stage, at t = .01, .1, .5, 1, 2, 5, 80 (facts, section 4)
-    0: (0, 0, 0, 0, 0.023, 0.473, 0.5),
-    1: (0, 0, 0, 0.212, 0.512, 0.737, 0.75),
-    2: (0.378, 0.400, 0.498, 0.606, 0.756, 0.868, 0.875),
-    4: (0.844, 0.850, 0.874, 0.901, 0.939, 0.967, 0.969),
-    7: (0.980, 0.981, 0.984, 0.988, 0.992, 0.996, 0.996),
-}
-
-
-@pytest.mark.parametrize("stage", ECT_TABLE)
-def test_ects_gap(stage):
-    t = torch.tensor([0.01, 0.1, 0.5, 1, 2, 5, 80], dtype=torch.float64)
-    ratio = ect_gap(t, stage) / t
-    assert ratio.tolist() == pytest.approx(ECT_TABLE[stage], abs=1e-3)  # the last printed digit, cut off
-
-
-def test_ect_starts_as_diffusion_training():
-    t = torch.tensor([math.log(7) - 1e-9, math.log(7) + 1e-6], dtype=torch.float64)
-    s = ect_gap(t, 0)
-    assert s[0] == 0 and s[1] > 0
-    assert ect_gap(t.float(), 3).dtype == torch.float32
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from exact import seeded
 
 from minicm.data.labels import LabelDropout
 from minicm.data.toy import TwoMoons
@@ -12,14 +13,10 @@ from minicm.nets.mlp import MLP
 from minicm.objectives.dsm import DSM
 
 
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def test_the_points_are_those_of_the_data_whatever_p_is():
-    plain, label = TwoMoons().sample(500, generator())
+    plain, label = TwoMoons().sample(500, seeded())
     for p in (0.0, 0.3, 1.0):
-        x0, dropped = LabelDropout(TwoMoons(), p, classes=2).sample(500, generator())
+        x0, dropped = LabelDropout(TwoMoons(), p, classes=2).sample(500, seeded())
         assert torch.equal(x0, plain)
         kept = dropped != 2
         assert torch.equal(dropped[kept], label[kept]), "a label was changed instead of dropped"
@@ -27,18 +24,18 @@ def test_the_points_are_those_of_the_data_whatever_p_is():
 
 
 def test_the_null_label_comes_with_probability_p():
-    assert (LabelDropout(TwoMoons(), 0.0, 2).sample(500, generator())[1] < 2).all()
-    assert (LabelDropout(TwoMoons(), 1.0, 2).sample(500, generator())[1] == 2).all()
+    assert (LabelDropout(TwoMoons(), 0.0, 2).sample(500, seeded())[1] < 2).all()
+    assert (LabelDropout(TwoMoons(), 1.0, 2).sample(500, seeded())[1] == 2).all()
     n, p = 100_000, 0.1
-    _, label = LabelDropout(TwoMoons(), p, 2).sample(n, generator())
+    _, label = LabelDropout(TwoMoons(), p, 2).sample(n, seeded())
     # five standard deviations of a binomial: false alarm below 1e-6, and the seed is fixed
     assert abs((label == 2).double().mean().item() - p) < 5 * (p * (1 - p) / n) ** 0.5
 
 
 def test_a_seed_gives_one_sample():
     data = LabelDropout(TwoMoons(), 0.5, 2)
-    assert torch.equal(data.sample(50, generator(3))[1], data.sample(50, generator(3))[1])
-    assert not torch.equal(data.sample(50, generator(3))[1], data.sample(50, generator(4))[1])
+    assert torch.equal(data.sample(50, seeded(3))[1], data.sample(50, seeded(3))[1])
+    assert not torch.equal(data.sample(50, seeded(3))[1], data.sample(50, seeded(4))[1])
 
 
 def test_a_teacher_learns_both_branches_from_it():
@@ -46,7 +43,7 @@ def test_a_teacher_learns_both_branches_from_it():
     data = LabelDropout(TwoMoons(), 0.5, classes=2)
     torch.manual_seed(0)
     f = Denoiser(MLP(2, 32, 2, classes=2))
-    optimiser, source = torch.optim.Adam(f.parameters(), lr=3e-3), generator()
+    optimiser, source = torch.optim.Adam(f.parameters(), lr=3e-3), seeded()
     for _ in range(300):
         x0, label = data.sample(256, source)
         optimiser.zero_grad()

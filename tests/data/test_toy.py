@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from exact import seeded
 
 from minicm.data.toy import Checkerboard, Pinwheel, Spiral, TwoMoons
 
@@ -19,10 +20,6 @@ SHAPES = [
     Spiral(),
     Spiral(turns=1, noise=0.0),
 ]
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
