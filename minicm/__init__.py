@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from minicm.times import LogNormalIndex, LogNormalTimes, karras_grid, skip_grid
     from minicm.train import TrainConfig, train
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = ["EDM", "VP", "LogNormalIndex", "LogNormalTimes", "Schedule", "TrigFlow", "karras_grid", "skip_grid"]
 __all__ += ["MLP", "GaussianMixture", "TwoMoons", "UNet", "add_lora", "l2", "merge_lora", "pseudo_huber"]

@@ -12,9 +12,8 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
-from json import dumps
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import tyro
 
@@ -27,9 +26,9 @@ COMMANDS = {  # name -> where its function is, which is loaded when it is called
     "export": ("minicm.checkpoint:export", "Write the evaluation average alone, to sample from or start from"),
     "recipes": ("minicm.recipes:listed", "List the recipes with what each is for"),
     "bench": ("minicm.bench:bench", "Measure training steps, sampling and the exact flow on this machine"),
-    "grade": ("minicm.__main__:grade_command", "Grade a submission of an assignment"),
+    "grade": ("minicm.course.commands:grade", "Grade a submission of an assignment"),
     "course": (
-        "minicm.__main__:course_command",
+        "minicm.course.commands:course",
         "Write the handouts for students (export), or what an autograder needs",
     ),
 }
@@ -167,69 +166,6 @@ def training(name: str, recipe: Callable) -> Callable[..., int]:
     command.__signature__ = own.replace(parameters=[*own.parameters.values(), where])  # type: ignore[attr-defined]
     command.__annotations__ = {**recipe.__annotations__, "where": RunOptions}
     return command
-
-
-def grade_command(
-    assignment: tyro.conf.Positional[str],
-    path: tyro.conf.Positional[Path],
-    *,
-    json: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="")] = None,
-    csv: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="")] = None,
-    hint: int = 0,
-    seed: int = 0,
-) -> int:
-    """Grade a submission of an assignment, in a process of its own.
-
-    Args:
-        assignment: a1, a2, ...
-        path: the folder with student.py and adapters.py; with --csv the folder that has one for each submission
-        json: write the report as Gradescope's results.json to this file
-        csv: grade every folder in path, a line each in this new file
-        hint: how many hints to show for what is not passed yet
-        seed: of the statistical checks
-    """
-    from minicm.course.assignments import assignment_named
-    from minicm.course.grade import grade, grade_all, gradescope, table, write_csv
-
-    chosen = assignment_named(assignment)
-    if csv is not None:
-        write_csv(csv, chosen, grade_all(chosen, path, seed))
-        print(csv)
-        return 0
-    report = grade(chosen, path, seed)
-    print(table(report, hint))
-    if json is not None:
-        json.write_text(dumps(gradescope(report), indent=1), encoding="utf-8")
-    return 0
-
-
-def course_command(
-    what: tyro.conf.Positional[Literal["export", "gradescope", "classroom50"]],
-    dest: tyro.conf.Positional[Path],
-    *,
-    assignment: str | None = None,
-    torch_index: str = "https://download.pytorch.org/whl/cpu",
-) -> int:
-    """Write the handouts for students (export), or what an autograder needs (gradescope, classroom50).
-
-    Args:
-        what: export: handouts and stubs, no solutions; gradescope: a zip; classroom50: a folder
-        dest: what to write; never over something that exists
-        assignment: a1, a2, ...; export takes all where none is given
-        torch_index: where an autograder gets torch from; PyTorch's own index of CPU builds if not given
-    """
-    from minicm.course.assignments import ASSIGNMENTS, assignment_named
-    from minicm.course.export import classroom50, export, gradescope_zip
-
-    if what == "export":
-        chosen = [assignment_named(assignment)] if assignment else list(ASSIGNMENTS.values())
-        print("\n".join(map(str, export(chosen, dest))))
-        return 0
-    if assignment is None:
-        raise ValueError(f"{what} grades one assignment: give --assignment {'|'.join(ASSIGNMENTS)}")
-    {"gradescope": gradescope_zip, "classroom50": classroom50}[what](assignment_named(assignment), dest, torch_index)
-    print(dest)
-    return 0
 
 
 if __name__ == "__main__":

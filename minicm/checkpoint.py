@@ -101,9 +101,9 @@ def describe(model: Denoiser) -> dict[str, Any]:
     }
 
 
-def decoder_state(autoencoder: nn.Module | None) -> dict[str, Any]:
-    """The autoencoder of latents as a part of a state: "decoder" for the header, tensors "decoder/..."; None for pixels."""
-    if autoencoder is None:
+def decoder_state(autoencoder: Any) -> dict[str, Any]:
+    """An autoencoder as a part of a state: "decoder" for the header, tensors "decoder/..."; None where it has no weights."""
+    if not isinstance(autoencoder, nn.Module):
         return {"decoder": None}
     about = {"options": getattr(autoencoder, "options", {}), "fingerprint": fingerprint(autoencoder)}
     return {"decoder": about} | {f"decoder/{key}": value for key, value in autoencoder.state_dict().items()}

@@ -13,15 +13,12 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
+from minicm import plots
 from minicm.data.mixtures import GaussianMixture
 from minicm.denoiser import Denoiser
 from minicm.evaluate.points import against_teacher, evaluate, evaluate_teacher
-from minicm.evaluate.rows import Row, table, with_bands
-from minicm.metrics import consistency_error
-from minicm.plots.errors import boundary, error_against_time
-from minicm.plots.samples import noise_map, samples
-from minicm.plots.training import curricula, losses
-from minicm.plots.trajectories import trajectories
+from minicm.evaluate.rows import table, with_bands
+from minicm.metrics import Row, consistency_error
 from minicm.recipes.points import mixture_cd, mixture_ct, mixture_teacher
 from minicm.runs.folder import new_folder
 from minicm.runs.run import Recipe, RunOptions, run
@@ -29,11 +26,7 @@ from minicm.sampling import LEVELS, sampling_times
 from minicm.train import TrainConfig
 
 TEACHER = TrainConfig(steps=2500, batch=1024, lr=2e-3)
-
-
 STUDENTS = TrainConfig(steps=4000, batch=512, lr=2e-3)
-
-
 INTRO = """# A consistency model beside the exact answer
 
 Data: eight Gaussians on a ring, so that the probability-flow ODE, and with it the true consistency function f*, is known.
@@ -57,37 +50,38 @@ def demo(*, fast: bool = False, runs: Path = Path("runs"), seed: int = 0, quiet:
     print(f"demo: {folder}", file=sys.stderr)
     scale = 50 if fast else 1
     teaching, learning = (replace(config, steps=config.steps // scale, seed=seed) for config in (TEACHER, STUDENTS))
-    models: dict[str, Denoiser] = {}
-    parts: tuple[tuple[str, Callable[..., Recipe], dict[str, Any]], ...] = (
-        ("teacher", mixture_teacher, {"config": teaching}),
-        ("CD", mixture_cd, {"teacher": folder / "teacher", "config": learning}),
-        ("CT", mixture_ct, {"config": learning}),
-    )
-    for name, recipe, options in parts:
-        where = RunOptions(folder=folder / name.lower(), quiet=quiet)
-        done = run(recipe.__name__.replace("_", "-"), recipe(**options), options, where)
-        models[name] = done.ema
-        if done.k < options["config"].steps:
-            print(
-                f"demo: stopped; what is trained so far stays in {folder}, a new demo starts afresh",
-                file=sys.stderr,
-            )
-            raise KeyboardInterrupt
+    models = {
+        "teacher": trained(mixture_teacher, folder / "teacher", quiet, config=teaching),
+        "CD": trained(mixture_cd, folder / "cd", quiet, config=learning, teacher=folder / "teacher"),
+        "CT": trained(mixture_ct, folder / "ct", quiet, config=learning),
+    }
     rows = measure(models, n=500 if fast else 4000)
-    rows = {name: with_bands(f"demo {name}", part) if not fast else part for name, part in rows.items()}
+    rows = {name: part if fast else with_bands(f"demo {name}", part) for name, part in rows.items()}
     draw(models, folder, fast)
     report(rows, folder, time.perf_counter() - started)
     print((folder / "report.md").read_text().partition("![")[0].strip() + "\n")
     return folder
 
 
+def trained(recipe: Callable[..., Recipe], folder: Path, quiet: bool, **options: Any) -> Denoiser:
+    """The average of a run. Raises KeyboardInterrupt where it was stopped."""
+    where = RunOptions(folder=folder, quiet=quiet)
+    done = run(recipe.__name__.replace("_", "-"), recipe(**options), options, where)
+    if done.k < options["config"].steps:
+        kept = f"what is trained so far stays in {folder.parent}, a new demo starts afresh"
+        print(f"demo: stopped; {kept}", file=sys.stderr)
+        raise KeyboardInterrupt
+    return done.ema
+
+
 def measure(models: dict[str, Denoiser], n: int) -> dict[str, list[Row]]:
     """All numbers of the report."""
-    data = GaussianMixture.ring()
-    rows = {"teacher": evaluate_teacher(models["teacher"], data, n=n // 2)}
-    rows["CD"] = evaluate(models["CD"], data, n=n) + against_teacher(models["CD"], models["teacher"], n=n // 2)
-    rows["CT"] = evaluate(models["CT"], data, n=n)
-    return rows
+    data, teacher = GaussianMixture.ring(), models["teacher"]
+    return {
+        "teacher": evaluate_teacher(teacher, data, n=n // 2),
+        "CD": evaluate(models["CD"], data, n=n) + against_teacher(models["CD"], teacher, n=n // 2),
+        "CT": evaluate(models["CT"], data, n=n),
+    }
 
 
 def draw(models: dict[str, Denoiser], folder: Path, fast: bool) -> None:
@@ -96,15 +90,14 @@ def draw(models: dict[str, Denoiser], folder: Path, fast: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     errors = {name: consistency_error(f, data, n=200 if fast else 1000) for name, f in students.items()}
     times = {steps: sampling_times(models["CD"].schedule, steps).tolist() for steps in LEVELS}
-    logs = {name: _losses(folder / name.lower()) for name in models}
     figures: dict[str, Figure] = {
-        "trajectories": trajectories(data, students, generator=generator),
-        "noise_map": noise_map(data, students, resolution=30 if fast else 70),
-        "samples": samples(data, students, times=times, n=500 if fast else 2000, generator=generator),
-        "error_against_time": error_against_time(errors),
-        "boundary": boundary(data, students, generator=generator),
-        "losses": losses(logs),
-        "curricula": curricula(),
+        "trajectories": plots.trajectories(data, students, generator=generator),
+        "noise_map": plots.noise_map(data, students, resolution=30 if fast else 70),
+        "samples": plots.samples(data, students, times=times, n=500 if fast else 2000, generator=generator),
+        "error_against_time": plots.error_against_time(errors),
+        "boundary": plots.boundary(data, students, generator=generator),
+        "losses": plots.losses({name: _losses(folder / name.lower()) for name in models}),
+        "curricula": plots.curricula(),
     }
     (folder / "figures").mkdir(exist_ok=True)
     for name, figure in figures.items():
@@ -113,12 +106,8 @@ def draw(models: dict[str, Denoiser], folder: Path, fast: bool) -> None:
 
 def report(rows: dict[str, list[Row]], folder: Path, seconds: float) -> None:
     """Write report.md and report.json."""
-    parts = [
-        INTRO,
-        f"Took {seconds:.0f} s on {torch.get_num_threads()} threads, torch {torch.__version__}.\n",
-    ]
-    for name, part in rows.items():
-        parts += [f"## {name}\n", table(part), ""]
+    took = f"Took {seconds:.0f} s on {torch.get_num_threads()} threads, torch {torch.__version__}.\n"
+    parts = [INTRO, took, *(f"## {name}\n\n{table(part)}\n" for name, part in rows.items())]
     for figure in sorted((folder / "figures").glob("*.png")):
         parts.append(f"![{figure.stem.replace('_', ' ')}](figures/{figure.name})\n")
     (folder / "report.md").write_text("\n".join(parts))

@@ -75,10 +75,9 @@ class Denoiser(nn.Module):
 
     def raw(self, x: Tensor, t: Tensor, **cond: Tensor | None) -> Tensor:
         """The network's output F(c_in x, c_noise(t)), (B, *D)."""
-        end = (
-            {"u": torch.full_like(t, self.t_min)} if self.second_time else {}
-        )  # of the trajectory, where no u is given
-        told = end | given(cond)
+        told = given(cond)
+        if self.second_time:
+            told.setdefault("u", torch.full_like(t, self.t_min))  # the end of the trajectory
         if "u" in told:
             told["u"] = self.schedule.c_noise(told["u"])
         x_in, c_noise = expand(self.c_in(t), x) * x, self.schedule.c_noise(t)
@@ -90,8 +89,8 @@ class Denoiser(nn.Module):
         for time in (t, told["u"]) if "u" in told else (t,):
             self.schedule.check(time, x)
         t = t if t.is_floating_point() else t.double()  # a whole number would cut t_min to 0
-        if "label" in told and getattr(self.net, "classes", 0):
-            check_label(told["label"], self.net.classes, x)
+        if "label" in told:
+            check_label(told["label"], getattr(self.net, "classes", 0), x)
         # 1e-6: a t_min that went through another dtype or clock
         if self.t_min and readable(t) and (t < torch.full_like(t, self.t_min) * (1 - 1e-6)).any():
             raise ValueError(f"t = {t.min().item():g} lies before t_min = {self.t_min:g}, where f(x, t_min) = x")
@@ -109,10 +108,12 @@ class Denoiser(nn.Module):
 
 
 def check_label(label: Any, classes: int, x: Tensor) -> None:
-    """Refuse labels that are not (B,) whole numbers in 0..classes, `classes` itself being the null label.
+    """Refuse labels that are not (B,) whole numbers in 0..classes, for a network that knows classes.
 
-    Values are looked at where they are `readable`. Raises ValueError.
+    `classes` itself is the null label. Values are looked at where they are `readable`. Raises ValueError.
     """
+    if not classes:
+        return
     whole = isinstance(label, Tensor) and label.dtype in (torch.int64, torch.int32)
     if not whole or label.shape != x.shape[:1]:
         got = f"{label.dtype} {tuple(label.shape)}" if isinstance(label, Tensor) else repr(label)

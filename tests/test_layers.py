@@ -130,6 +130,24 @@ def rule_imports_go_down(modules: Modules) -> Iterator[str]:
             yield f"{m.at(line)}: imports {target}, which ROWS has above {m.name}"
 
 
+def rule_imports_run_in_no_circle(modules: Modules) -> Iterator[str]:
+    """Those for type checkers included: two modules that need each other's types are one thought."""
+    open_, closed = [], set()
+
+    def visit(name: str) -> Iterator[str]:
+        open_.append(name)
+        for target in dict.fromkeys(i.target for i in modules[name].imports if i.target in modules):
+            if target in open_:
+                yield f"{modules[name].at(1)}: imports run in a circle: {' -> '.join([*open_[open_.index(target) :], target])}"
+            elif target not in closed:
+                yield from visit(target)
+        closed.add(open_.pop())
+
+    for name in modules:
+        if name not in closed:
+            yield from visit(name)
+
+
 def rule_nothing_inside_uses_the_front_door(modules: Modules) -> Iterator[str]:
     for m in modules.values():
         for node in ast.walk(m.tree):
@@ -172,6 +190,13 @@ def rule_tyro_in_the_command_only(modules: Modules) -> Iterator[str]:
         for i in m.imports:
             if i.top == "tyro" and m.name != "minicm.__main__":
                 yield f"{m.at(i.line)}: imports {i.target}: only minicm/__main__.py may"
+
+
+def rule_the_package_stands_alone(modules: Modules) -> Iterator[str]:
+    for m in modules.values():
+        for i in m.imports:
+            if i.top in {"docs", "notebooks", "tests"}:
+                yield f"{m.at(i.line)}: imports {i.target}, which no wheel brings: studies import minicm, never the reverse"
 
 
 def rule_third_parties_are_declared(modules: Modules) -> Iterator[str]:
@@ -220,6 +245,8 @@ def test_package(rule):
 
 SOUND = {
     "__init__.py": "TYPE_CHECKING = False\nif TYPE_CHECKING:\n    from minicm.train import train",
+    "course/peer.py": "from minicm.course.wire import Parcel",
+    "course/wire.py": "import json",
     "data/__init__.py": "",
     "data/mixtures.py": "from minicm.denoiser import Denoiser",
     "data/toy.py": "from .mixtures import GaussianMixture",
@@ -244,6 +271,16 @@ BREACHES = [
     ("nothing_inside_uses_the_front_door", "demo.py", "def f():\n    import minicm as cm", "demo.py:2: all"),
     ("imports_go_down", "data/mixtures.py", "from .toy import moons", "minicm.data.toy"),
     ("imports_go_down", "schedules.py", "from minicm.times import karras_grid", "minicm.times"),
+    (
+        "imports_run_in_no_circle",
+        "course/wire.py",
+        "from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    from .peer import Peer",
+        "minicm.course.peer -> minicm.course.wire -> minicm.course.peer",
+    ),
+    ("imports_run_in_no_circle", "times.py", "def f():\n    from .times import g", "minicm.times -> minicm.times"),
+    ("imports_go_down", "runs.py", "from minicm.course import kit", "minicm.course"),
+    ("the_package_stands_alone", "denoiser.py", "def f():\n    from tests.course import planted", "denoiser.py:2"),
+    ("the_package_stands_alone", "denoiser.py", "from docs.studies.plain import train", "docs.studies.plain"),
     ("objectives_stand_alone", "objectives/ict.py", "from .ct import CT", "objectives.ct"),
     ("nets_import_torch_only", "nets/mlp.py", "import torch\nimport numpy as np", "mlp.py:2"),
     ("nets_import_torch_only", "nets/mlp.py", "from ..times import karras_grid", "minicm.times"),

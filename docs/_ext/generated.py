@@ -11,7 +11,6 @@ from pathlib import Path
 from sphinx.application import Sphinx
 
 ROOT = Path(__file__).parents[2]
-SECRET = ("minicm.course.solutions", "minicm.course.mutants")  # for instructors, who have the source
 ROOMS = {  # page -> the rooms of the architecture that it shows; a module that is in none goes to the last page
     "Clocks, times, denoiser": ("schedules", "times", "distances", "denoiser"),
     "Networks": ("nets",),
@@ -48,8 +47,7 @@ def write(path: Path, text: str) -> None:
 def modules() -> list[tuple[str, bool]]:
     """(name, whether it is a package) of every public module of minicm, without importing any."""
     found = pkgutil.walk_packages([str(ROOT / "minicm")], "minicm.", onerror=lambda name: None)
-    names = [(m.name, m.ispkg) for m in found if not m.name.startswith(SECRET)]
-    return [(name, is_package) for name, is_package in names if "._" not in name]
+    return [(m.name, m.ispkg) for m in found if "._" not in m.name]
 
 
 def reference(folder: Path) -> None:

@@ -30,24 +30,18 @@ def measured(folder: Path) -> Iterator[tuple[str, str, float]]:
 
 
 def bands(folders: list[Path]) -> dict[str, dict[str, list[float]]]:
-    """Least and greatest value of each measure of each key."""
+    """Least and greatest value of each measure of each key, to four digits."""
     found: dict[str, dict[str, list[float]]] = {}
-    for folder in folders:
-        for key, name, value in measured(folder):
-            edges = found.setdefault(key, {}).setdefault(name, [value, value])
-            found[key][name] = [min(edges[0], value), max(edges[1], value)]
-    return found
+    for key, name, value in (row for folder in folders for row in measured(folder)):
+        found.setdefault(key, {}).setdefault(name, []).append(float(f"{value:.4g}"))
+    return {key: {name: [min(v), max(v)] for name, v in sorted(part.items())} for key, part in sorted(found.items())}
 
 
 def update(folders: list[Path], path: Path = BANDS) -> list[str]:
     """Put the bands of these folders into bands.json, beside those that they say nothing of; returns the new keys."""
-    kept = json.loads(path.read_text()) if path.exists() else {}
-    found = {
-        key: {name: [float(f"{edge:.4g}") for edge in edges] for name, edges in sorted(measures.items())}
-        for key, measures in bands(folders).items()
-    }
+    kept, found = json.loads(path.read_text()) if path.exists() else {}, bands(folders)
     path.write_text(json.dumps(dict(sorted((kept | found).items())), indent=1) + "\n")
-    return sorted(found)
+    return list(found)
 
 
 if __name__ == "__main__":

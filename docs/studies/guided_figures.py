@@ -1,7 +1,9 @@
-"""What the options of guided and of trajectory models do, a figure each: skip k, guidance w, steps, gamma, chosen times.
+"""What the options of guided and of trajectory models do, a figure each: skip, guidance w, steps, gamma, chosen times.
 
-Run with `python -m docs.studies.guided_figures`, after `python -m docs.studies.guided`, whose runs it measures; it
-prints the numbers of each figure. docs/results.md holds a run.
+    python -m docs.studies.guided_figures [FIGURE ...] [--folder runs/guided] [--figures docs/figures]
+
+after `python -m docs.studies.guided`, whose runs in FOLDER it measures. It prints the numbers of each figure, and writes
+FIGURES/FIGURE.png. docs/results.md holds a run.
 """
 
 from __future__ import annotations
@@ -17,63 +19,52 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from docs.studies.guided import SKIPS, read
+from docs.studies.guided import SKIPS, chosen, read
 from minicm import plots
 from minicm.checkpoint import load_model
-from minicm.data.mixtures import GaussianMixture
 from minicm.data.named import classed, points_named
 from minicm.denoiser import Guided
-from minicm.evaluate.guided import GAMMAS, evaluate_guided, evaluate_guided_teacher, guided_noise
+from minicm.evaluate.guided import GAMMAS, evaluate_guided, evaluate_guided_teacher, evaluate_trajectory, guided_noise
+from minicm.evaluate.points import seeded
 from minicm.metrics import (
     energy_distance,
     exact_outliers,
     mode_covariance_ratio,
     outlier_fraction,
     paired_error,
-    rms,
     time_grid,
 )
-from minicm.metrics.pairs import ExactTrajectory, pairs_error
+from minicm.metrics.pairs import pairs_error
 from minicm.recipes.guided import CLOCK
 from minicm.sampling import choose_times, sample
 from minicm.solvers import euler_step, solve
 from minicm.times import with_skip
 
 WS = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0)
-
-
 STEPS = (1, 2, 4, 8)
-
-
 FAR_STEPS = (1, 2, 4, 8, 16)
-
 
 Values = dict[str, list[float]]
 
 
-# ------------------------------------------------------------------------------------------- the studies
 def skips(folder: Path) -> Figure:
-    """LCD's skip k at an equal number of updates, beside the error of the k-skipping solver itself."""
+    """LCD's skip at an equal number of updates, beside the error of the skipping solver itself."""
     records = {r["part"]: r["rows"] for r in read(folder) if r["seed"] == 0}
     panels: dict[str, tuple[Values, Values]] = {}
     for w in (1, 3):
-        learned = [records[f"LCD-published-k{k}"][f"w = {w}, 1-step median"] for k in SKIPS]
-        own = [skipping_error(k, float(w)) for k in SKIPS]
+        learned = [records[f"LCD-published-k{skip}"][f"w = {w}, 1-step median"] for skip in SKIPS]
+        own = [skipping_error(skip, float(w)) for skip in SKIPS]
         panels[f"median error at w = {w}"] = ({"the solver's own": own}, {"student, 1 step": learned})
-    return show(
-        SKIPS,
-        panels,
-        xlabel="skip k, of 1000 times",
-        title="The skip: small learns slowly, large is inaccurate",
-    )
+    title = "The skip: small learns slowly, large is inaccurate"
+    return show(SKIPS, panels, xlabel="skip k, of 1000 times", title=title)
 
 
 @torch.no_grad()
-def skipping_error(k: int, w: float, n: int = 500) -> float:
-    """Median error of DDIM in skips of k, with the exact denoiser, against the exact guided flow."""
+def skipping_error(skip: int, w: float, n: int = 500) -> float:
+    """Median error of DDIM in skips, with the exact denoiser, against the exact guided flow."""
     data = classed("ring")
     x_T, label = guided_noise(CLOCK, data, n, 0)
-    times = with_skip(torch.arange(1001.0), k).flip(0)
+    times = with_skip(torch.arange(1001.0), skip).flip(0)
     x = solve(Guided(data.denoiser(CLOCK), label, w), CLOCK, x_T, times, euler_step)
     truth = data.flow(x_T, CLOCK.t_max, 0.0, CLOCK, label, w)
     return paired_error(x, truth, data.sigma_data).median().item()
@@ -87,22 +78,16 @@ def guidance(folder: Path, n: int = 1000) -> Figure:
     ours = [r.value for r in evaluate_guided(student, data, ws=WS, steps=(1,), n=n) if "RMSE" in r.name]
     chain = [r for r in evaluate_guided_teacher(teacher, data, ws=WS, n=n) if "RMSE" in r.name]
     x_T, label = guided_noise(CLOCK, data, n, 0)
-    spread: Values = {"exact": [], "student": []}
     t = torch.full((n,), CLOCK.t_max, dtype=torch.float64)
-    for w in WS:
-        truth = data.flow(x_T, CLOCK.t_max, 0.0, CLOCK, label, w)
-        x = student(x_T, t, label=label, w=torch.full_like(t, w))
-        for name, points in (("exact", truth), ("student", x)):
-            spread[name].append(mode_covariance_ratio(points, data).mean().item())
+    truths = [data.flow(x_T, CLOCK.t_max, 0.0, CLOCK, label, w) for w in WS]
+    learned = [student(x_T, t, label=label, w=torch.full_like(t, w)) for w in WS]
+    exact_area, area = ([mode_covariance_ratio(x, data).mean().item() for x in part] for part in (truths, learned))
     panels = {
         "RMSE to the exact guided flow": (
             {"DDIM-30, exact teacher": [r.floor or 0.0 for r in chain]},
             {"student, 1 step": ours, "DDIM-30, learned teacher": [r.value for r in chain]},
         ),
-        "area of a mode (data: 1)": (
-            {"exact guided flow": spread["exact"]},
-            {"student, 1 step": spread["student"]},
-        ),
+        "area of a mode (data: 1)": ({"exact guided flow": exact_area}, {"student, 1 step": area}),
     }
     return show(WS, panels, xlabel="guidance w", title="Guidance, learned and exact")
 
@@ -120,21 +105,14 @@ def steps(folder: Path) -> Figure:
     return show(STEPS, panels, xlabel="sampling steps", title="LCD: more steps of sampling, fresh noise in each")
 
 
-@torch.no_grad()
 def gamma(folder: Path, n: int = 1000) -> Figure:
     """TCD's gamma against the number of steps: 1 is CM's sampler, 0 is without noise."""
-    data: GaussianMixture = points_named("ring")
-    f = load_model(folder / "TCD-exact-0")
-    exact = ExactTrajectory(data, f.schedule, f.t_min)
-    x_T = f.schedule.prior((n, data.dim), torch.Generator().manual_seed(0))
-    error: Values = {f"gamma = {g:g}": [] for g in GAMMAS}
-    outliers: Values = {name: [] for name in error}
-    for g, name in zip(GAMMAS, error, strict=True):
-        for k in FAR_STEPS:
-            times = time_grid(f.schedule, k, f.t_min).flip(0)
-            x, truth = (sample(h, x_T, times, g, generator=torch.Generator().manual_seed(1)) for h in (f, exact))
-            error[name].append(rms(paired_error(x, truth, data.sigma_data)))
-            outliers[name].append(outlier_fraction(x, data))
+    rows = evaluate_trajectory(load_model(folder / "TCD-exact-0"), points_named("ring"), steps=FAR_STEPS, n=n)
+    value = {row.name: row.value for row in rows}
+    error, outliers = (
+        {f"gamma = {g:g}": [value[f"gamma = {g:g}, {k}-step {measure}"] for k in FAR_STEPS] for g in GAMMAS}
+        for measure in ("RMSE", "outliers")
+    )
     panels = {
         "RMSE to the exact f, same noise": ({}, error),
         "points outside all modes": ({"exact": [exact_outliers(2)] * len(FAR_STEPS)}, outliers),
@@ -145,27 +123,21 @@ def gamma(folder: Path, n: int = 1000) -> Figure:
 @torch.no_grad()
 def times(folder: Path, n: int = 2000) -> Figure:
     """CM's greedy choice of times, by two scores, beside the default times; judged on noise that the choice has not seen."""
-    data: GaussianMixture = points_named("ring")
-    f = load_model(folder / "TCD-exact-0")
-    real, again = (data.sample(n, torch.Generator().manual_seed(seed))[0] for seed in (5, 6))
-    seen, fresh = (f.schedule.prior((n, data.dim), torch.Generator().manual_seed(seed)) for seed in (0, 1))
-    grid, counts = time_grid(f.schedule, 60, f.t_min), STEPS[:3]
+    data, f, counts = points_named("ring"), load_model(folder / "TCD-exact-0"), STEPS[:3]
+    real, again = (data.sample(n, seeded(seed))[0] for seed in (5, 6))
+    seen, fresh = (f.schedule.prior((n, data.dim), seeded(seed)) for seed in (0, 1))
+    grid = time_grid(f.schedule, 60, f.t_min)
     scores: dict[str, Callable[[Tensor], float]] = {
         "chosen by energy distance": lambda x: energy_distance(x[:1000], real[:1000]),
         "chosen by points outside": lambda x: outlier_fraction(x, data),
     }
     at = {"default": [time_grid(f.schedule, k, f.t_min).flip(0) for k in counts]}
     at |= {name: [choose_times(f, seen, score, k, grid=grid) for k in counts] for name, score in scores.items()}
-    outside: Values = {name: [] for name in at}
-    energy: Values = {name: [] for name in at}
-    for name, choices in at.items():
-        for chosen in choices:
-            x = sample(f, fresh, chosen, generator=torch.Generator().manual_seed(7))
-            print(f"{name}: {rounded(chosen)}")
-            outside[name].append(outlier_fraction(x, data))
-            energy[name].append(energy_distance(x, real))
-    print(json.dumps({"energy distance": {k: rounded(v) for k, v in energy.items()}}))
-    print(f"energy distance of data to data: {energy_distance(again, real):.3g}")
+    clouds = {name: [sample(f, fresh, t, generator=seeded(7)) for t in choices] for name, choices in at.items()}
+    print(json.dumps({name: [rounded(t) for t in choices] for name, choices in at.items()}))
+    energy = {name: rounded([energy_distance(x, real) for x in xs]) for name, xs in clouds.items()}
+    print(json.dumps({"energy distance": energy | {"data to data": rounded([energy_distance(again, real)])}}))
+    outside = {name: [outlier_fraction(x, data) for x in xs] for name, xs in clouds.items()}
     panels = {"points outside all modes": ({"exact": [exact_outliers(2)] * 3}, outside)}
     return show(counts, panels, xlabel="sampling steps (gamma = 1)", title="The choice of times")
 
@@ -173,14 +145,23 @@ def times(folder: Path, n: int = 2000) -> Figure:
 def triangle(folder: Path) -> Figure:
     """TCD's error between all pairs of times, in both units."""
     error = pairs_error(load_model(folder / "TCD-exact-0"), points_named("ring"))
-    relative = {
-        "of the distance moved": error.error / error.moved,
-        "of the spread at u": error.error / error.spread,
-    }
+    relative = {"of the distance moved": error.error / error.moved, "of the spread at u": error.error / error.spread}
     return plots.pairs(error.levels, relative, title="TCD from t to u: relative error of every pair of times")
 
 
-STUDIES: dict[str, Callable[[Path], Figure]] = {
+def show(x: Sequence[float], panels: dict[str, tuple[Values, Values]], **words: Any) -> Figure:
+    """Print the values of a figure, and draw it."""
+    for measure, (truth, learned) in panels.items():
+        print(json.dumps({measure: {name: rounded(values) for name, values in (truth | learned).items()}}))
+    return plots.curves(x, panels, **words)
+
+
+def rounded(values: Sequence[float] | Tensor) -> list[float]:
+    """Three significant digits, to print."""
+    return [float(f"{value:.3g}") for value in values]
+
+
+FIGURES: dict[str, Callable[[Path], Figure]] = {
     "lcd_skip": skips,
     "lcd_guidance": guidance,
     "lcd_steps": steps,
@@ -191,30 +172,13 @@ STUDIES: dict[str, Callable[[Path], Figure]] = {
 
 
 def main() -> None:
-    """Measure, print and draw the studies from the runs of guided_study."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("studies", nargs="*", help="which")
-    parser.add_argument("--folder", type=Path, default=Path("runs/guided"), help="where guided_study kept its runs")
+    """Measure, print and draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--figures", type=Path, default=Path("docs/figures"), help="where the figures go")
-    args = parser.parse_args()
-    if unknown := set(args.studies) - set(STUDIES):
-        parser.error(f"there is no {', '.join(sorted(unknown))}: choose from {', '.join(STUDIES)}")
-    torch.set_num_threads(1)
-    for name in args.studies or STUDIES:
+    args = chosen(parser, FIGURES)
+    for name in args.parts:
         print(f"# {name}")
-        STUDIES[name](args.folder).savefig(args.figures / f"{name}.png")
-
-
-def show(x: Sequence[float], panels: dict, **words: Any) -> Figure:
-    """Print the values of a figure, and draw it."""
-    for measure, (truth, learned) in panels.items():
-        print(json.dumps({measure: {k: rounded(v) for k, v in (truth | learned).items()}}))
-    return plots.curves(x, panels, **words)
-
-
-def rounded(values: Sequence[float] | Tensor) -> list[float]:
-    """Three significant digits, to print."""
-    return [float(f"{value:.3g}") for value in values]
+        FIGURES[name](args.folder).savefig(args.figures / f"{name}.png")
 
 
 if __name__ == "__main__":

@@ -19,22 +19,17 @@ from tqdm import tqdm
 
 from minicm.data.mixtures import GaussianMixture
 from minicm.denoiser import Denoiser
-from minicm.distances import pseudo_huber
 from minicm.nets.mlp import MLP
 from minicm.objectives.base import gentle_gap
 from minicm.objectives.cd import CD
 from minicm.objectives.ct import CT
+from minicm.recipes.points import HUBER, INDEX
 from minicm.sampling import LEVELS
-from minicm.times import T_MIN, LogNormalIndex, karras_grid
+from minicm.times import T_MIN, karras_grid
 from minicm.train import TrainConfig, train
 
 POINTS = (5, 9, 17, 33)  # N, the times of the training grid
-
-
 CONFIG = TrainConfig(steps=4000, batch=256, lr=2e-3)
-
-
-LAW = LogNormalIndex(mean=-0.5, std=2.0)
 
 
 def new_model(seed: int = 0) -> Denoiser:
@@ -47,14 +42,14 @@ def new_model(seed: int = 0) -> Denoiser:
 def distilled(points: int, config: TrainConfig = CONFIG) -> Denoiser:
     """CD from the exact score, with Heun steps on a grid of so many times."""
     data = GaussianMixture.ring()
-    objective = CD(data.denoiser(), grid=karras_grid(points, T_MIN), index_law=LAW, weight=gentle_gap)
+    objective = CD(data.denoiser(), grid=karras_grid(points, T_MIN), index_law=INDEX, weight=gentle_gap)
     return trained(objective, config, f"CD, N = {points}")
 
 
 def from_data(points: int, config: TrainConfig = CONFIG) -> Denoiser:
     """CT on a grid of so many times all along: no teacher."""
     gaps = points - 1
-    objective = CT(s0=gaps, s1=gaps, mu0=0.0, index_law=LAW, distance=pseudo_huber(0.03), weight=gentle_gap)
+    objective = CT(s0=gaps, s1=gaps, mu0=0.0, index_law=INDEX, distance=HUBER, weight=gentle_gap)
     return trained(objective, config, f"CT, N = {points}")
 
 

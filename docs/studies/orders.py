@@ -1,6 +1,6 @@
 """Orders of convergence of Euler and Heun against the exact flow, on every mixture and clock.
 
-Run with `python -m docs.studies.orders`; docs/results.md holds a run.
+`python -m docs.studies.orders` prints a table; docs/results.md holds a run.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from minicm.data.mixtures import GaussianMixture
+from minicm.data.named import ExactName, points_named
 from minicm.metrics import order, paired_error
+from minicm.metrics.rows import line, markdown
 from minicm.schedules import EDM, VP, Schedule, TrigFlow
 from minicm.solvers import Step, euler_step, heun_step, solve
 from minicm.times import karras_grid, skip_grid
@@ -39,16 +41,12 @@ def measured_order(mixture: GaussianMixture, schedule: Schedule, step: Step, n: 
 def main() -> None:
     """A Markdown table of all orders."""
     torch.set_num_threads(1)
-    print("| mixture | clock | Euler | Heun |\n|---|---|---:|---:|")
-    mixtures = {
-        "ring": GaussianMixture.ring(),
-        "grid": GaussianMixture.grid(),
-        "random": GaussianMixture.random(),
-    }
-    for name, mixture in mixtures.items():
+    print(markdown(("mixture", "clock", "Euler", "Heun"), [], left=2))
+    names: tuple[ExactName, ...] = ("ring", "grid", "random")
+    for name in names:
         for schedule in (EDM(), TrigFlow(), VP.scaled_linear()):
-            orders = [measured_order(mixture, schedule, step) for step in (euler_step, heun_step)]
-            print(f"| {name} | {type(schedule).__name__} | {orders[0]:.3f} | {orders[1]:.3f} |", flush=True)
+            orders = (measured_order(points_named(name), schedule, step) for step in (euler_step, heun_step))
+            print(line([name, type(schedule).__name__, *(f"{order:.3f}" for order in orders)]), flush=True)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,8 @@ def grade(assignment: Assignment, path: Path, seed: int = 0, limits: Limits = Li
     with Submission(assignment, path, limits) as submission:
         results = tuple(run(assignment, submission.impl, seed))
         printed = submission.printed
-    return Report(assignment, results, tuple(submission.notices), printed, time.monotonic() - start)
+    notices = (*filter(None, [assignment.note]), *submission.notices)
+    return Report(assignment, results, notices, printed, time.monotonic() - start)
 
 
 def grade_all(assignment: Assignment, folder: Path, seed: int = 0) -> Iterator[tuple[str, Report | str]]:
@@ -43,15 +44,14 @@ def grade_all(assignment: Assignment, folder: Path, seed: int = 0) -> Iterator[t
     paths = sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
     if not paths:
         raise ValueError(f"{folder} holds no folders: give the one that has a folder for each submission")
-    return ((path.name, grade_or_reason(assignment, path, seed)) for path in paths)
 
+    def graded(path: Path) -> Report | str:
+        try:
+            return grade(assignment, path, seed)
+        except (ValueError, OSError) as error:
+            return str(error)
 
-def grade_or_reason(assignment: Assignment, path: Path, seed: int = 0) -> Report | str:
-    """The report, or why there is none."""
-    try:
-        return grade(assignment, path, seed)
-    except (ValueError, OSError) as error:
-        return str(error)
+    return ((path.name, graded(path)) for path in paths)
 
 
 def table(report: Report, hints: int = 0) -> str:

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from minicm.schedules import EDM, expand
 
 Impl = Any  # an object whose attributes are the functions that an assignment asks for
 Check = Callable[[Impl, int], None]
@@ -59,15 +61,26 @@ class Assignment:
 
     name: str  # a1 ...
     title: str
-    functions: tuple[str, ...]  # what adapters.py must offer
+    functions: tuple[str, ...]  # what a submission must offer
     tasks: tuple[Task, ...]
     forbidden: tuple[str, ...]  # modules of minicm that hold the answer: not to be imported by a submission
     withheld: tuple[str, ...] = ()  # methods of a clock that hold it: a submission gets clocks without them
+    beside: tuple[Path, ...] = ()  # files that a grader's bundle puts beside checks.py
+    note: str = ""  # told with every report
+    folder: Path | None = None  # where it was loaded from: see load.py
 
     @property
     def points(self) -> int:
         """What the whole assignment is worth."""
         return sum(task.points for task in self.tasks)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An implementation that a submission's tests are tried on, where tests are what is handed in."""
+
+    function: Callable
+    note: str  # a right one: its style; a wrong one: in which kind of input it shows, and no more
 
 
 @dataclass(frozen=True)
@@ -102,7 +115,7 @@ def run(assignment: Assignment, impl: Impl, seed: int = 0) -> Iterator[Result]:
 
 
 def outcome(check: Check, impl: Impl, seed: int = 0) -> str:
-    """What a check says about an implementation: one sentence, or nothing where it passes."""
+    """What a check says about an implementation, one sentence, or nothing where it passes; torch's own generator is seeded."""
     try:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed asks every kind of device
@@ -133,6 +146,8 @@ def title(check: Check) -> str:
 
 
 # ------------------------------------------------------------------------------- what checks are made of
+EXACT = 1e-12  # float64 formulas written in another order differ by some 1e-15
+SHAPES = ((3, 2), (4, 3, 4, 4))  # of batches; the second is as long as its images are wide
 ROUNDED = "only the last digits are wrong: a step of it is rounded, perhaps to float32"
 
 
@@ -201,6 +216,124 @@ def alike_within(out: Tensor, call: str, what: str = "noise levels") -> None:
     """Raises Wrong where one sample of a result holds several numbers, although all that went into it were equal."""
     if not (out.flatten(1) == out.flatten(1)[:, :1]).all():
         raise Wrong(f"{call} uses several {what} within one sample: a (B,) has broadcast along the last axis")
+
+
+def keeps_shape(name: str, given: Callable[[Tensor, Tensor], tuple], what: str = "noise levels") -> Check:
+    """The gate of a function of a batch: shape and dtype, the sample's own of `what`, and nothing written into its arguments.
+
+    given: float32 ones (B, *D) and float64 times 1, ..., B -> the arguments, equal within each sample.
+    """
+
+    def check(impl: Impl, seed: int) -> None:
+        for shape in SHAPES:
+            args = given(torch.ones(shape), torch.arange(1.0, shape[0] + 1).double())
+            kept = [(a, a.clone()) for a in args if isinstance(a, Tensor)]
+            call = f"{name} of x {shape} float32, B = {shape[0]}"
+            alike_within(is_tensor(getattr(impl, name)(*args), shape, torch.float32, call), call, what)
+            for after, before in kept:
+                untouched(before, after, name)
+
+    check.__doc__ = f"{name} keeps shape and dtype, also where the batch is as long as the image is wide"
+    return check
+
+
+def keep_times(impl: Impl, names: Sequence[str], times: Sequence[float]) -> None:
+    """Raises Wrong unless the named functions map t (B,) to (B,) in t's dtype and leave t as it is."""
+    for dtype in (torch.float32, torch.float64):
+        t = torch.tensor(times, dtype=dtype)
+        for name in names:
+            kept = t.clone()
+            is_tensor(getattr(impl, name)(t), t.shape, dtype, f"{name} of a {dtype} t")
+            untouched(kept, t, name)
+
+
+def asks_net_once(impl: Impl, name: str) -> None:
+    """Raises Wrong unless a function of (net, x, t) keeps shape and dtype and asks net once, with (B, *D) and (B,)."""
+    for shape in SHAPES:
+        calls: list[tuple] = []
+
+        def net(x: Tensor, noise: Tensor, calls: list = calls) -> Tensor:
+            calls.append((tuple(x.shape), tuple(noise.shape)))
+            return torch.zeros_like(x)
+
+        x, call = torch.ones(shape), f"{name} of x {shape}"
+        out = is_tensor(getattr(impl, name)(net, x, torch.arange(1.0, shape[0] + 1)), shape, torch.float32, call)
+        if calls != [(shape, shape[:1])]:
+            raise Wrong(f"{call} must evaluate net once, with {shape} and {shape[:1]}; it did with {calls}")
+        alike_within(out, call)
+        untouched(torch.ones(shape), x, name)
+
+
+class Linear(nn.Module):
+    """a x + b ln t, a stand-in for a model in the EDM clock whose gradient is known; it remembers what it was asked."""
+
+    schedule = EDM()
+
+    def __init__(self, a: float, b: float) -> None:
+        super().__init__()
+        self.a, self.b, self.seen = nn.Parameter(f64([a])), b, []  # type: ignore[var-annotated]
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """The answer at x (B, *D), t (B,)."""
+        self.seen.append((x.detach().clone(), t.detach().clone()))
+        return self.a.to(x.dtype) * x + expand(self.b * t.log(), x)
+
+
+class StudentModel(nn.Module):
+    """A network inside a student's function of (net, x, t), called like a `Denoiser` in the EDM clock."""
+
+    schedule, sigma_data = EDM(), 0.5
+
+    def __init__(self, function: Callable, net: nn.Module, t_min: float = 0.002) -> None:
+        super().__init__()
+        self.function, self.net, self.t_min = function, net, t_min
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """The function's answer at x (B, *D), t (B,); it is told no label."""
+        return self.function(self.net, x, t.to(x.dtype))
+
+
+def pairs(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """x0 and eps (4, 2), and times t and s below t, both (4,), in the EDM clock: what a consistency loss is asked on."""
+    generator = torch.Generator().manual_seed(seed)
+    x0, eps = (torch.randn(4, 2, generator=generator, dtype=torch.float64) for _ in range(2))
+    return x0, eps, f64([0.1, 1.0, 5.0, 80.0]), f64([0.05, 0.4, 3.0, 60.0])
+
+
+def draws_anew(draw: Callable[[torch.Generator], Tensor], name: str, seed: int) -> None:
+    """Raises Wrong unless a draw repeats with its generator's seed, and is another one when the generator has moved on."""
+    generator, fresh = (torch.Generator().manual_seed(seed) for _ in range(2))
+    first = draw(generator)
+    if not torch.equal(first, draw(fresh)):
+        raise Wrong(f"{name} gives another draw from a generator of the same seed: is the generator passed on?")
+    if torch.equal(first, draw(generator)):
+        raise Wrong(f"{name} draws the same again from a generator that has moved on: every step would train the same")
+
+
+def can_learn(loss: Tensor, name: str) -> None:
+    """Takes the gradient of a loss. Raises Wrong where it has none."""
+    if not loss.requires_grad:
+        raise Wrong(
+            f"{name} has no gradient: the trained model's own prediction must not stand under no_grad or be detached"
+        )
+    loss.sum().backward()
+
+
+def held_fixed(name: str, weight: Tensor) -> None:
+    """Raises Wrong where a gradient has reached the weight of a model that only makes a target."""
+    if weight.grad is not None and weight.grad.any():
+        raise Wrong(
+            f"a gradient reaches {name}: the target is held fixed (the papers' stopgrad), so it must be detached"
+        )
+
+
+def reaches(error: float, bound: float, what: str) -> None:
+    """Raises Wrong unless a model's median error is below a bound; both in sigma_data."""
+    if not error < bound:
+        raise Wrong(
+            f"{what} ends {error:.2f} sigma_d from the exact flow (median), not below {bound}: the parts do not work together, "
+            "though each may look right"
+        )
 
 
 def two(value: Any, call: str) -> tuple:

@@ -20,17 +20,10 @@ from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from minicm.course.kit import Raised
 from minicm.course.wire import Parcel, Unpacker, write_message
 
 KEPT = 256  # graphs that are remembered for a gradient
-
-
-class RemoteError(Exception):
-    """A function of the other side raised; the text says what and where."""
-
-    def __init__(self, kind: str, text: str) -> None:
-        super().__init__(text)
-        self.kind = kind
 
 
 class Peer:
@@ -74,7 +67,7 @@ class Peer:
 
     # ------------------------------------------------------------------------------------------- asking
     def call(self, number: int | str, *args: Any, **kwargs: Any) -> Any:
-        """Call a function of the other side. Raises RemoteError for what it raises."""
+        """Call a function of the other side. Raises Raised for what it raises."""
         if any(isinstance(a, Tensor) and unpack_dual(a).tangent is not None for a in args):
             return _Forward.apply(self, number, kwargs, *args)
         return self._ask({"do": "call", "function": number}, args, kwargs)
@@ -139,10 +132,7 @@ class Peer:
         """Do what the other side asks for, and answer."""
         if head.get("do") == "grad":
             return self._serve_gradient(head, body)
-        sent, self._sent = (
-            self._sent,
-            [self._sent[-1]],
-        )  # callbacks' results count as sent in the call under way
+        sent, self._sent = (self._sent, [self._sent[-1]])  # callbacks' results count as sent in the call under way
         self._leaves.append({})
         parcel = Parcel(self)
         try:
@@ -160,7 +150,7 @@ class Peer:
 
     def error(self, kind: str, text: str) -> Exception:
         """What is raised here for an exception of the other side."""
-        return RemoteError(kind, text)
+        return Raised(kind, text)
 
     def _run(self, head: dict, body: bytes, parcel: Parcel) -> dict:
         unpacker = Unpacker(self, body)

@@ -1,4 +1,4 @@
-"""The pytest view: `pytest --assignment a1 --submission PATH` shows each check of an assignment as a test.
+"""The pytest view: `pytest --assignment FOLDER --submission PATH` shows each check of an assignment as a test.
 
 Where minicm is installed pytest finds this by itself; elsewhere: pytest -p minicm.course.plugin ...
 It is loaded at every start of pytest there, so what it needs it imports where an assignment is asked for.
@@ -14,22 +14,22 @@ from typing import Any
 def pytest_addoption(parser: Any) -> None:
     """The two options."""
     group = parser.getgroup("minicm", "grading an assignment of minicm")
-    group.addoption("--assignment", help="a1, a2, ...: run the checks of this assignment and nothing else")
-    group.addoption("--submission", default=".", help="the folder with student.py and adapters.py (default: here)")
+    group.addoption("--assignment", help="a folder with checks.py: run these and nothing else")
+    group.addoption("--submission", default=".", help="the folder with student.py (default: here)")
 
 
 def pytest_collection(session: Any) -> bool | None:
     """With --assignment: the checks in place of the tests that pytest would look for."""
-    name = session.config.getoption("--assignment")
-    if not name:
+    folder = session.config.getoption("--assignment")
+    if not folder:
         return None
     import pytest
 
-    from minicm.course.assignments import assignment_named
+    from minicm.course.load import assignment_in
     from minicm.course.session import Submission
 
     try:
-        assignment = assignment_named(name)
+        assignment = assignment_in(Path(folder))
         submission = Submission(assignment, Path(session.config.getoption("--submission")))
     except ValueError as error:
         raise pytest.UsageError(str(error)) from None

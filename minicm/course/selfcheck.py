@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from minicm.course.assignments import assignment_named
 from minicm.course.kit import outcome, raised, title
+from minicm.course.load import assignment_in
 
 
-def self_check(name: str, task: str, impl: Any, hints: int = 0) -> None:
+def self_check(task: str, impl: Any, hints: int = 0, folder: Path = Path()) -> None:
     """Run the checks of one task on your functions, in this process, and print what they say.
 
-    name: a1, ...; task: its number or name; impl: the module adapters; hints: how many to show.
-    Raises ValueError for a task that is not there.
+    task: its number or name; impl: your module; hints: how many to show; folder: where checks.py is, the current one if
+    not given, which for a notebook is its own. Raises ValueError for a task that is not there.
     """
-    assignment = assignment_named(name)
+    assignment = assignment_in(folder)
     chosen = [t for t in assignment.tasks if t.name == task or t.name.split()[0] == task]
     if not chosen:
-        raise ValueError(f"{name} has no task {task!r}: choose from {', '.join(t.name for t in assignment.tasks)}")
+        known = ", ".join(t.name for t in assignment.tasks)
+        raise ValueError(f"{assignment.name} has no task {task!r}: choose from {known}")
     for i, (points, check) in enumerate(chosen[0].checks):
         message = outcome(check, impl)
-        print(
-            f"{'ok  ' if not message else 'FAIL'} {points}  {title(check)}"
-            + (f"\n        {message}" if message else "")
-        )
+        print(f"{'FAIL' if message else 'ok  '} {points}  {title(check)}" + (f"\n        {message}" if message else ""))
         if message and i == 0:
             print("        (the other checks of this task are run when this one passes)")
             break

@@ -19,11 +19,11 @@ from typing import Any
 
 from torch import Tensor
 
-from minicm.course.kit import Assignment, Failed, Raised
-from minicm.course.peer import Peer, RemoteError
+from minicm.course.kit import Assignment, Failed
+from minicm.course.load import kept_from_submissions
+from minicm.course.peer import Peer
 from minicm.course.wire import Garbled, read_message, write_message
 
-SOURCES = {".py"}  # what is copied of a submission
 SIZE = 4 * 2**20  # bytes of sources at most
 PRINTED = 2000  # characters of what a submission prints that the report shows
 
@@ -75,12 +75,10 @@ class Submission:
                 raise Failed(self.blamed[name])
             process = self._running()
             if name in self._missing:
-                raise Failed(f"there is no function {name} in adapters.py: put it back, or adapt it to yours")
+                raise Failed(f"there is no function {name}: write it in student.py, or let adapters.py call yours")
             try:
                 seconds = min(self.limits.call, self.end - time.monotonic())
                 return process.call(name, seconds, args, kwargs)
-            except RemoteError as error:
-                raise Raised(error.kind, str(error)) from None
             except TROUBLE as error:
                 self.blamed[name] = f"{name} {process.how_it_ended(error)}"
                 self._stop()
@@ -103,7 +101,8 @@ class Submission:
     def _load(self, process: _Process) -> None:
         order = {"folder": str(Path(self._home.name).resolve() / "submission"), "file": self.limits.file}
         order |= {"functions": list(self.assignment.functions), "forbidden": list(self.assignment.forbidden)}
-        order |= {"withheld": list(self.assignment.withheld)}
+        folder = self.assignment.folder
+        order |= {"withheld": list(self.assignment.withheld), "kept": kept_from_submissions(folder) if folder else []}
         order |= {"memory": self.limits.memory, "cpu": int(self.limits.seconds) + 10}
         try:
             loaded = process.start(order, self.end - time.monotonic())
@@ -174,7 +173,7 @@ class _Process:
         return self._next()[0]
 
     def call(self, name: str, seconds: float, args: tuple, kwargs: dict) -> Any:
-        """Call a function of the submission. Raises TimeoutError, EOFError, Garbled or RemoteError."""
+        """Call a function of the submission. Raises TimeoutError, EOFError, Garbled or Raised."""
         self.wait_until(time.monotonic() + seconds)
         return self.peer.call(name, *args, **kwargs)
 
@@ -189,7 +188,7 @@ class _Process:
         if isinstance(error, Garbled):
             return f"sent what is no answer ({error})"
         try:
-            code = self.process.wait(2)
+            code = self.process.wait(10)  # a busy machine takes its time to end one
         except subprocess.TimeoutExpired:
             return "closed the way to the grader"
         if code < 0:
@@ -243,12 +242,15 @@ class _Process:
 
 
 def copy_sources(source: Path, target: Path) -> None:
-    """Copy a submission's .py files. Raises ValueError where there is nothing to grade, or too much."""
+    """Copy a submission's .py files but any checks.py: those that count are the grader's.
+
+    Raises ValueError where there is nothing to grade, or too much.
+    """
     if not source.is_dir():
         raise ValueError(f"{source} is no folder: give the one that holds student.py")
-    files = [p for p in sorted(source.rglob("*")) if p.suffix in SOURCES and p.is_file() and not p.is_symlink()]
+    files = [p for p in sorted(source.rglob("*.py")) if p.is_file() and not p.is_symlink() and p.name != "checks.py"]
     if not any(p.parent == source and p.name in ("adapters.py", "student.py") for p in files):
-        raise ValueError(f"{source} holds neither student.py nor adapters.py: give the folder with your work")
+        raise ValueError(f"{source} holds no student.py: give the folder with your work")
     if sum(p.stat().st_size for p in files) > SIZE or len(files) > 200:
         raise ValueError(
             f"{source} holds more than {SIZE // 2**20} MiB or 200 files of Python: hand in your work alone"

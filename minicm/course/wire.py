@@ -11,16 +11,14 @@ import functools
 import json
 import math
 import struct
-from typing import TYPE_CHECKING, Any, BinaryIO
+from collections.abc import Callable
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from minicm.schedules import EDM, VP, Schedule, TrigFlow
-
-if TYPE_CHECKING:
-    from minicm.course.peer import Peer
 
 LIMIT = 64 * 2**20  # bytes in one message; a batch of a course has a few thousand
 DTYPES = {
@@ -32,6 +30,17 @@ DTYPES = {
 }
 CLOCKS: dict[str, type[Any]] = {"EDM": EDM, "VP": VP, "TrigFlow": TrigFlow}
 ATTRIBUTES = ("schedule", "t_min", "sigma_data", "second_time")  # of a denoiser: they travel with it
+
+
+class _End(Protocol):
+    """What values need of the end that they leave or reach; `peer.Peer` is one."""
+
+    functions: dict[int | str, Callable]
+
+    def number(self, function: Callable) -> int: ...
+    def keep(self, tensor: Tensor) -> int: ...
+    def arrived(self, tensor: Tensor, ref: int | None) -> Tensor: ...
+    def call(self, number: int | str, *args: Any, **kwargs: Any) -> Any: ...
 
 
 class Garbled(Exception):
@@ -77,7 +86,7 @@ def _exactly(stream: BinaryIO, n: int) -> bytes:
 class Remote:
     """A function of the other side, with the attributes of a denoiser where it has them."""
 
-    def __init__(self, peer: Peer, number: int | str, name: str, attributes: dict[str, Any]) -> None:
+    def __init__(self, peer: _End, number: int | str, name: str, attributes: dict[str, Any]) -> None:
         self.__dict__.update(attributes)
         self.__name__ = name
         self._peer, self._number = peer, number
@@ -89,7 +98,7 @@ class Remote:
 class Parcel:
     """Values on their way out: JSON with the tensors' bytes beside it."""
 
-    def __init__(self, peer: Peer) -> None:
+    def __init__(self, peer: _End) -> None:
         self.peer, self.parts, self.tensors, self.generators = peer, [], [], []  # type: ignore[var-annotated]
 
     def pack(self, value: Any) -> Any:
@@ -108,10 +117,7 @@ class Parcel:
             return {"device": str(value)}
         if isinstance(value, (list, tuple)):
             if len(value) > 8 and all(type(v) is float for v in value):  # a clock's table has a thousand
-                return {
-                    "floats": type_of(value),
-                    "of": self._tensor(torch.tensor(value, dtype=torch.float64)),
-                }
+                return {"floats": type_of(value), "of": self._tensor(torch.tensor(value, dtype=torch.float64))}
             return {type_of(value): [self.pack(v) for v in value]}
         if isinstance(value, dict) and all(isinstance(k, str) for k in value):
             return {"dict": {k: self.pack(v) for k, v in value.items()}}
@@ -149,7 +155,7 @@ class Parcel:
 class Unpacker:
     """Values on their way in. Raises Garbled for anything that `Parcel` would not have written."""
 
-    def __init__(self, peer: Peer, body: bytes) -> None:
+    def __init__(self, peer: _End, body: bytes) -> None:
         self.peer, self.body, self.at = peer, body, 0
         self.tensors: list[Tensor] = []
         self.generators: list[torch.Generator] = []

@@ -23,26 +23,9 @@ from minicm.course.wire import CLOCKS, read_message, write_message
 from minicm.schedules import Schedule
 
 NETWORK = ("socket.connect", "socket.bind", "socket.getaddrinfo", "socket.sendto", "socket.gethostbyname")
-PROCESSES = (
-    "subprocess.Popen",
-    "os.system",
-    "os.exec",
-    "os.fork",
-    "os.forkpty",
-    "os.posix_spawn",
-    "os.spawn",
-)
+PROCESSES = ("subprocess.Popen", "os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn")
 SIGNALS = ("os.kill", "os.killpg", "signal.pthread_kill")
-CHANGES = (
-    "os.remove",
-    "os.rename",
-    "os.rmdir",
-    "os.mkdir",
-    "os.truncate",
-    "os.chmod",
-    "os.link",
-    "os.symlink",
-)
+CHANGES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.truncate", "os.chmod", "os.link", "os.symlink")
 WATCHED = {"torch": torch, "torch.Tensor": torch.Tensor, "torch.nn.functional": torch.nn.functional}
 WATCHED |= {"builtins": builtins, "torch.testing": torch.testing, "torch.linalg": torch.linalg}
 
@@ -54,13 +37,14 @@ class Refused(PermissionError):
 class Guard:
     """An audit hook: refuses what a solution does not need."""
 
-    def __init__(self, folder: Path, forbidden: list[str]) -> None:
+    def __init__(self, folder: Path, forbidden: list[str], kept: list[str]) -> None:
         self.folder = os.path.realpath(folder)
         self.forbidden = (*forbidden, "minicm.course")
         package = Path(__file__).resolve().parents[1]
         paths = [package.joinpath(*name.split(".")[1:]) for name in self.forbidden]
-        self.sources = tuple(
-            s for p in paths for s in (f"{p}.py", f"{p}{os.sep}", f"{p.parent / '__pycache__' / p.name}.")
+        self.sources = (
+            *(s for p in paths for s in (f"{p}.py", f"{p}{os.sep}", f"{p.parent / '__pycache__' / p.name}.")),
+            *(f"{os.path.realpath(path)}{os.sep}" for path in kept),
         )
 
     def __call__(self, event: str, args: tuple) -> None:
@@ -118,7 +102,7 @@ def main() -> None:
     sys.path.insert(0, order["folder"])
     withhold(order["withheld"])
     before = {name: dict(vars(thing)) for name, thing in WATCHED.items()}
-    sys.addaudithook(Guard(Path(order["folder"]), order["forbidden"]))
+    sys.addaudithook(Guard(Path(order["folder"]), order["forbidden"], order["kept"]))
     worker = Worker(lambda: read_message(incoming), outgoing)
     loaded = load(order["functions"], worker)
     loaded["patched"] = patched(before)
@@ -136,12 +120,7 @@ def limit(memory: int, cpu: int, file: int) -> None:
         import resource
     except ImportError:  # Windows: the wall clock alone
         return
-    for what, value in (
-        ("RLIMIT_AS", memory),
-        ("RLIMIT_CPU", cpu),
-        ("RLIMIT_FSIZE", file),
-        ("RLIMIT_CORE", 0),
-    ):
+    for what, value in (("RLIMIT_AS", memory), ("RLIMIT_CPU", cpu), ("RLIMIT_FSIZE", file), ("RLIMIT_CORE", 0)):
         try:
             resource.setrlimit(getattr(resource, what), (value, value))
         except (ValueError, OSError):  # macOS takes no RLIMIT_AS
@@ -161,7 +140,7 @@ def withhold(names: list[str]) -> None:
 
 
 def load(functions: list[str], worker: Worker) -> dict:
-    """Import the submission and find its functions: in adapters.py, or where there is none, in student.py."""
+    """Import the submission and find its functions: in adapters.py where there is one, else in student.py."""
     name = "adapters" if Path("adapters.py").exists() else "student"
     try:
         module = importlib.import_module(name)

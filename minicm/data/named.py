@@ -33,6 +33,7 @@ SHAPES: dict[str, Callable[[], Data]] = {
     "pinwheel": toy.Pinwheel,
     "spiral": toy.Spiral,
 }
+NAMES = (*MIXTURES, *SHAPES, "digits", "cifar10")
 
 
 @overload

@@ -1,4 +1,4 @@
-"""TODO."""
+"""How good the guided family is: LCD, LCM-LoRA and TCD against exact guided flows and exact trajectories."""
 
 from __future__ import annotations
 
@@ -9,22 +9,17 @@ from torch import Tensor
 
 from minicm.data.mixtures import GaussianMixture
 from minicm.denoiser import Guided
-from minicm.denoiser import Guided as guided_by
-from minicm.evaluate.rows import Row
-from minicm.metrics import ExactConsistency, outlier_fraction, paired_error, rms, time_grid
+from minicm.evaluate.points import beside_exact, seeded
+from minicm.metrics import ExactConsistency, Row, outlier_fraction, paired_error, time_grid
 from minicm.metrics.pairs import ExactTrajectory, pairs_error
-from minicm.recipes.guided import (
-    quadratic_grid,
-)
-from minicm.sampling import sample
+from minicm.metrics.rows import error_rows
 from minicm.schedules import Denoise, Schedule
 from minicm.solvers import euler_step, solve
+from minicm.times import quadratic_grid
 
-SAMPLING: dict[
-    int, Sequence[float]
-] = {  # times of few-step sampling: LCM's, the scheduler's 999, 759, 499, 259 for four steps
-    n: [1000.0 - 20 * (50 * i // n) for i in range(n)] for n in (1, 2, 4, 8)
-}
+# Times of few-step sampling: LCM's, the scheduler's 999, 759, 499, 259 for four steps.
+SAMPLING: dict[int, Sequence[float]] = {n: [1000.0 - 20 * (50 * i // n) for i in range(n)] for n in (1, 2, 4, 8)}
+GAMMAS = (0.0, 0.3, 1.0)  # TCD's stochasticity: none, its scheduler's default, CM's sampler
 
 
 @torch.no_grad()
@@ -45,38 +40,23 @@ def evaluate_guided(
     """
     x_T, label = (part.repeat(len(ws), *[1] * (part.ndim - 1)) for part in guided_noise(f.schedule, data, n, seed))
     w = torch.tensor(ws, dtype=torch.float64).repeat_interleave(n)
+    told = {} if towards is None else {"w": torch.full_like(w, towards)}
     exact = ExactConsistency(data, f.schedule, f.t_min)
-    scales = ((f, w), (exact, w if towards is None else torch.full_like(w, towards)))
     errors = {}
     for k in steps:
-        x, truth = (
-            sample(
-                g,
-                x_T,
-                times[k],
-                generator=torch.Generator().manual_seed(seed + 1),
-                label=label,
-                w=scale,
-            )
-            for g, scale in scales
-        )
-        errors[k] = paired_error(x, truth, data.sigma_data).reshape(len(ws), n)
+        _, error = beside_exact(f, exact, x_T, times[k], seed=seed + 1, told=told, label=label, w=w)
+        errors[k] = error.reshape(len(ws), n)
     return [
-        Row(f"w = {w:g}, {k}-step {name}", value)
-        for i, w in enumerate(ws)
+        row
+        for i, w_i in enumerate(ws)
         for k, error in errors.items()
-        for name, value in (("RMSE", rms(error[i])), ("median", error[i].median().item()))
+        for row in error_rows(f"w = {w_i:g}, {k}-step", error[i])
     ]
 
 
 @torch.no_grad()
 def evaluate_guided_teacher(
-    denoiser: Denoise,
-    data: GaussianMixture,
-    *,
-    ws: Sequence[float] = (0, 1, 3, 8),
-    n: int = 2000,
-    seed: int = 0,
+    denoiser: Denoise, data: GaussianMixture, *, ws: Sequence[float] = (0, 1, 3, 8), n: int = 2000, seed: int = 0
 ) -> list[Row]:
     """The teacher's guided flow, 30 DDIM steps from x_T, against the exact one; beside it what the solver alone misses."""
     schedule, times = denoiser.schedule, quadratic_grid().flip(0)
@@ -88,16 +68,13 @@ def evaluate_guided_teacher(
             paired_error(solve(Guided(g, label, float(w)), schedule, x_T, times, euler_step), truth, data.sigma_data)
             for g in (denoiser, data.denoiser(schedule))
         )
-        rows += [
-            Row(f"w = {w:g}, DDIM-30 RMSE", rms(error), rms(alone)),
-            Row(f"w = {w:g}, DDIM-30 median", error.median().item(), alone.median().item()),
-        ]
+        rows += error_rows(f"w = {w:g}, DDIM-30", error, alone)
     return rows
 
 
 def guided_noise(schedule: Schedule, data: GaussianMixture, n: int, seed: int) -> tuple[Tensor, Tensor]:
     """Noise x_T (n, d) to start from, and a class for each, drawn evenly: label (n,)."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     x_T = schedule.prior((n, data.dim), generator)
     return x_T, torch.randint(data.classes, (n,), generator=generator)
 
@@ -108,13 +85,9 @@ def evaluate_chain(
 ) -> list[Row]:
     """What a teacher reaches in a few steps without any distillation: DDIM at LCM's times, against the exact guided flow."""
     x_T, label = guided_noise(teacher.schedule, data, n, seed)
-    x = solve(guided_by(teacher, label, w), teacher.schedule, x_T, [*SAMPLING[steps], 0.0], euler_step)
+    x = solve(Guided(teacher, label, w), teacher.schedule, x_T, [*SAMPLING[steps], 0.0], euler_step)
     truth = data.flow(x_T, teacher.schedule.t_max, 0.0, teacher.schedule, label, w)
-    error, name = paired_error(x, truth, data.sigma_data), f"DDIM-{steps}"
-    return [Row(f"{name} RMSE", rms(error)), Row(f"{name} median", error.median().item())]
-
-
-GAMMAS = (0.0, 0.3, 1.0)  # TCD's stochasticity: none, its scheduler's default, CM's sampler
+    return error_rows(f"DDIM-{steps}", paired_error(x, truth, data.sigma_data))
 
 
 @torch.no_grad()
@@ -132,22 +105,12 @@ def evaluate_trajectory(
     Paired: f and the exact f go through one sampler with the same noise; per dimension, in units of sigma_d.
     """
     pairs = pairs_error(f, data, n=n, seed=seed)
-    rows = [
-        Row("all pairs, of the distance moved", pairs.of_moved),
-        Row("all pairs, of the spread", pairs.of_spread),
-    ]
+    rows = [Row("all pairs, of the distance moved", pairs.of_moved), Row("all pairs, of the spread", pairs.of_spread)]
     exact = ExactTrajectory(data, f.schedule, f.t_min)
-    x_T = f.schedule.prior((n, data.dim), torch.Generator().manual_seed(seed))
+    x_T = f.schedule.prior((n, data.dim), seeded(seed))
     for gamma in gammas:
         for k in steps:
-            times = time_grid(f.schedule, k, f.t_min).flip(0)
-            x, truth = (
-                sample(g, x_T, times, gamma, generator=torch.Generator().manual_seed(seed + 1)) for g in (f, exact)
-            )
-            error, name = paired_error(x, truth, data.sigma_data), f"gamma = {gamma:g}, {k}-step"
-            rows += [
-                Row(f"{name} RMSE", rms(error)),
-                Row(f"{name} median", error.median().item()),
-                Row(f"{name} outliers", outlier_fraction(x, data)),
-            ]
+            name, times = f"gamma = {gamma:g}, {k}-step", time_grid(f.schedule, k, f.t_min).flip(0)
+            x, error = beside_exact(f, exact, x_T, times, gamma, seed=seed + 1)
+            rows += [*error_rows(name, error), Row(f"{name} outliers", outlier_fraction(x, data))]
     return rows

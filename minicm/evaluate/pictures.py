@@ -7,6 +7,7 @@ The same for digits and CIFAR-10, in pixels and in latents: what differs is the 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,7 @@ def against_its_teacher(
 def measured(name: str, x: Tensor, label: Tensor, reference: Reference, seed: int) -> list[Row]:
     """Every measure of pictures x (n, C, H, W), asked for as label (n,), each beside its floor."""
     found = measure_images(x, reference, label=label, generator=torch.Generator().manual_seed(seed))
-    return [Row(f"{name} {what}", m.value, m.floor.mean, m.floor.std or None) for what, m in found.items()]
+    return [replace(row, name=f"{name} {row.name}") for row in found]
 
 
 # ----------------------------------------------------------------- what pictures are measured against

@@ -9,7 +9,7 @@ import torch
 
 from minicm.checkpoint import CheckpointError, Trained, fingerprint, load_model, load_trained
 from minicm.data.mixtures import GaussianMixture
-from minicm.data.named import points_named
+from minicm.data.named import NAMES, points_named
 from minicm.denoiser import InClock
 from minicm.evaluate import guided, pictures, points
 from minicm.evaluate.rows import Row, table, with_bands
@@ -20,7 +20,7 @@ from minicm.schedules import VP, Denoise
 def evaluate(checkpoint: Path, /, *, n: int | None = None, seed: int = 0) -> None:
     """Hold a trained model against the exact answer; one of pictures against pictures that it was not trained on.
 
-    Raises ValueError for n < 2, CheckpointError for a model of data without a name.
+    Raises ValueError for n < 2, CheckpointError for a model of data of one's own.
 
     Args:
         checkpoint: a run folder or its checkpoint
@@ -37,17 +37,18 @@ def evaluate(checkpoint: Path, /, *, n: int | None = None, seed: int = 0) -> Non
 def evaluate_trained(run: Trained, *, n: int = 2000, seed: int = 0) -> list[Row]:
     """The measures that fit a model: by its samples' shape, its kind, what its network takes and what it learned from.
 
-    Raises CheckpointError for a model of data without a name, which has nothing to be held against.
+    Raises CheckpointError for a model of data of one's own, which has nothing to be held against.
     """
-    if run.data is None:
-        raise CheckpointError("this model was trained on data of one's own: only data with a name can be evaluated")
+    if run.data not in NAMES:
+        own = run.data or "data of one's own"
+        raise CheckpointError(f"the model was trained on {own}: only one of {', '.join(NAMES)} can be evaluated")
     return of_pictures(run, n, seed) if run.pictures else of_points(run, n, seed)
 
 
 def of_points(run: Trained, n: int, seed: int) -> list[Row]:
     """Of points; where the network knows classes in the VP clock, against the exact guided flow of each class."""
     f, inputs = run.model, run.header["model"]["options"]
-    data = points_named(run.data or "", max(inputs["classes"], 1))
+    data = points_named(str(run.data), max(inputs["classes"], 1))
     if run.kind == "diffusion":
         if inputs["classes"] and isinstance(f.schedule, VP) and isinstance(data, GaussianMixture):
             return guided.evaluate_guided_teacher(f, data, n=n, seed=seed)

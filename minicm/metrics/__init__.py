@@ -32,7 +32,7 @@ from minicm.metrics.consistency import (
     rms,
     time_grid,
 )
-from minicm.metrics.floors import Floor, Measured, floor, measure, sample_metrics
+from minicm.metrics.floors import floor, measure_samples
 from minicm.metrics.modes import (
     FAR,
     exact_outliers,
@@ -41,20 +41,20 @@ from minicm.metrics.modes import (
     occupancy_variation,
     outlier_fraction,
 )
+from minicm.metrics.rows import Row
 
 __all__ = [
     "FAR",
     "ConsistencyError",
     "ExactConsistency",
-    "Floor",
-    "Measured",
+    "Row",
     "consistency_error",
     "energy_distance",
     "exact_outliers",
     "floor",
     "frechet_distance",
     "frechet_of_moments",
-    "measure",
+    "measure_samples",
     "mode_covariance_ratio",
     "mode_occupancy",
     "occupancy_variation",
@@ -62,7 +62,6 @@ __all__ = [
     "outlier_fraction",
     "paired_error",
     "rms",
-    "sample_metrics",
     "sliced_wasserstein",
     "time_grid",
     "wasserstein2",

@@ -31,6 +31,11 @@ def rms(errors: Tensor) -> float:
     return errors.square().mean().sqrt().item()
 
 
+def noise_level(schedule: Schedule, t: Tensor) -> Tensor:
+    """sigma/alpha at times t (n,): the one axis that all clocks share; the inverse of `t_of`."""
+    return schedule.sigma(t) / schedule.alpha(t)
+
+
 def time_grid(schedule: Schedule, n: int, t_min: float = 0.0, lowest: float = T_MIN) -> Tensor:
     """Times from just above t_min to t_max, ascending, equally spaced in (sigma/alpha)^(1/7) in every clock.
 
@@ -38,9 +43,8 @@ def time_grid(schedule: Schedule, n: int, t_min: float = 0.0, lowest: float = T_
     the noise level `lowest`. (n,) float64; VP has whole times, and where two fall together there are fewer.
     `time_grid(f.schedule, n, f.t_min).flip(0)` are sensible times for n-step sampling.
     """
-    low, high = torch.tensor([t_min, schedule.t_max], dtype=torch.float64)
-    level = [(schedule.sigma(t[None]) / schedule.alpha(t[None])).item() for t in (low, high)]
-    times = schedule.t_of(karras_grid(n + 1, max(level[0], lowest), level[1]))[1:]
+    low, high = noise_level(schedule, torch.tensor([t_min, schedule.t_max], dtype=torch.float64)).tolist()
+    times = schedule.t_of(karras_grid(n + 1, max(low, lowest), high))[1:]
     times[-1] = schedule.t_max
     return times[times > t_min].unique()
 
@@ -109,23 +113,26 @@ def consistency_error(
         raise ValueError(f"times must lie in ({t_min:g}, {schedule.t_max:g}], got {times.tolist()}")
     if w is not None and label is None:
         raise ValueError(f"w = {w:g} guides towards a class: give its label, too")
-    x, t = _trial_points(schedule, mixture, times, n, label, generator)
+    x, t = _trial_points(schedule, _of_class(mixture, label), times, n, generator)
     given = {} if label is None else {"label": torch.full_like(t, label, dtype=torch.int64)}
     given |= {} if w is None else {"w": torch.full_like(t, w, dtype=x.dtype)}
     truth = ExactConsistency(mixture, schedule, t_min)(x, t, **given)
     errors = paired_error(f(x, t, **given), truth, mixture.sigma_data).reshape(len(times), n)
-    return _summarise(schedule, times, errors)
+    return ConsistencyError(
+        times=tuple(times.tolist()),
+        levels=tuple(noise_level(schedule, times).tolist()),
+        rmse=tuple(rms(row) for row in errors),
+        median=tuple(errors.median(dim=1).values.tolist()),
+        overall_rmse=rms(errors),
+        overall_median=errors.median().item(),
+    )
 
 
 def _trial_points(
-    schedule: Schedule,
-    mixture: GaussianMixture,
-    times: Tensor,
-    n: int,
-    label: int | None,
-    generator: torch.Generator | None,
+    schedule: Schedule, data: GaussianMixture, times: Tensor, n: int, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
-    x0, _ = _of_class(mixture, label).sample(n, generator)
+    """x_t (times x n, d) and t, one draw of x0 and eps for all times."""
+    x0, _ = data.sample(n, generator)
     eps = torch.randn(x0.shape, generator=generator, device=x0.device, dtype=x0.dtype)
     x_T = schedule.prior(x0.shape, generator, x0.device, x0.dtype)
     t = times.to(x0.device).repeat_interleave(n)
@@ -143,18 +150,6 @@ def _of_class(mixture: GaussianMixture, label: int | None) -> GaussianMixture:
         raise ValueError(f"label = {label} is none of the mixture's classes, 0..{mixture.classes - 1}")
     weights = mixture.weights[own]
     return GaussianMixture(mixture.means[own], mixture.covs[own], weights / weights.sum())
-
-
-def _summarise(schedule: Schedule, times: Tensor, errors: Tensor) -> ConsistencyError:
-    """errors (times, n) -> the record."""
-    return ConsistencyError(
-        times=tuple(times.tolist()),
-        levels=tuple((schedule.sigma(times) / schedule.alpha(times)).tolist()),
-        rmse=tuple(rms(row) for row in errors),
-        median=tuple(errors.median(dim=1).values.tolist()),
-        overall_rmse=rms(errors),
-        overall_median=errors.median().item(),
-    )
 
 
 def order(steps: Sequence[int] | Tensor, errors: Sequence[float] | Tensor) -> float:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -11,74 +11,59 @@ from torch import Tensor
 from minicm.data.mixtures import GaussianMixture
 from minicm.metrics.clouds import energy_distance, sliced_wasserstein
 from minicm.metrics.modes import mode_covariance_ratio, occupancy_variation, outlier_fraction
+from minicm.metrics.rows import Row
+from minicm.train import Data
 
-
-@dataclass(frozen=True)
-class Floor:
-    """What exact samples score, over repeats: mean and standard deviation."""
-
-    mean: float
-    std: float
-
-    def __str__(self) -> str:
-        return f"{self.mean:.3g} ± {self.std:.1g}"
+Metric = Callable[[Tensor], float]  # samples (n, *D) -> a number
 
 
 def floor(
-    metric: Callable[[Tensor], float],
-    mixture: GaussianMixture,
-    n: int,
-    repeats: int = 10,
-    generator: torch.Generator | None = None,
-) -> Floor:
-    """What n exact samples of the mixture score in a metric, x (n, *D) -> number, and how much that scatters.
+    metric: Metric, data: Data, n: int, repeats: int = 10, generator: torch.Generator | None = None
+) -> tuple[float, float]:
+    """What n exact samples of the data score in a metric, x (n, *D) -> number: mean and standard deviation over repeats.
 
-    floor(lambda x: sliced_wasserstein(x, data), mixture, 1000). Raises ValueError for fewer than two repeats.
+    floor(lambda x: sliced_wasserstein(x, real), mixture, 1000). Raises ValueError for fewer than two repeats.
     """
-    if repeats < 2:
-        raise ValueError(f"a spread needs at least 2 repeats, got {repeats}")
-    scores = [float(metric(mixture.sample(n, generator)[0])) for _ in range(repeats)]
-    values = torch.tensor(scores, dtype=torch.float64)
-    return Floor(values.mean().item(), values.std().item())
+    generator = generator or torch.Generator().manual_seed(0)
+    return mean_and_spread(metric(data.sample(n, generator)[0]) for _ in range(repeats))
 
 
-@dataclass(frozen=True)
-class Measured:
-    """A number and its floor."""
-
-    value: float
-    floor: Floor
-
-    def __str__(self) -> str:
-        return f"{self.value:.3g} (floor {self.floor})"
+def mean_and_spread(scores: Iterable[float]) -> tuple[float, float]:
+    """Mean and standard deviation of some numbers. Raises ValueError for fewer than two."""
+    values = torch.tensor([float(score) for score in scores], dtype=torch.float64)
+    if len(values) < 2:
+        raise ValueError(f"a spread needs at least 2 repeats, got {len(values)}")
+    return values.mean().item(), values.std().item()
 
 
-def measure(
-    x: Tensor, mixture: GaussianMixture, *, repeats: int = 10, generator: torch.Generator | None = None
-) -> dict[str, Measured]:
+def measure_samples(x: Tensor, data: Data, *, seed: int = 0) -> list[Row]:
     """All sample measures of x (n, *D), each beside its floor at the same n and against the same reference samples.
 
-    The energy distance, which needs all pairs, is of the first 2,000 points.
+    Distances to samples of the data, and where these are a mixture the state of its modes. The energy distance, which
+    needs all pairs, is of the first 2,000 points.
     """
-    data = mixture.sample(len(x), generator)[0]
-    return {
-        name: Measured(metric(x), floor(metric, mixture, len(x), repeats, generator))
-        for name, metric in sample_metrics(mixture, data, generator).items()
+    floors = _floors(data, len(x), seed)  # type: ignore[arg-type]  # data are hashable, unless they say otherwise
+    return [Row(name, metric(x), *floors[name]) for name, metric in _metrics(data, len(x), seed).items()]
+
+
+def _metrics(data: Data, n: int, seed: int) -> dict[str, Metric]:
+    generator = torch.Generator().manual_seed(seed + 2)
+    real, _ = data.sample(n, generator)
+    found: dict[str, Metric] = {}
+    if isinstance(data, GaussianMixture):
+        found = {
+            "outliers": lambda x: outlier_fraction(x, data),
+            "occupancy": lambda x: occupancy_variation(x, data),
+            "narrowest mode": lambda x: mode_covariance_ratio(x, data).min().item(),
+            "widest mode": lambda x: mode_covariance_ratio(x, data).max().item(),
+        }
+    return found | {
+        "sliced W2": lambda x: sliced_wasserstein(x, real, generator=generator),
+        "energy distance": lambda x: energy_distance(x[:2000], real[:2000]),
     }
 
 
-def sample_metrics(
-    mixture: GaussianMixture, data: Tensor, generator: torch.Generator | None = None
-) -> dict[str, Callable[[Tensor], float]]:
-    """All sample measures by name, x (n, *D) -> number, against the reference samples data (n, *D).
-
-    The energy distance, which needs all pairs, is of the first 2,000 points.
-    """
-    return {
-        "outliers": lambda x: outlier_fraction(x, mixture),
-        "occupancy": lambda x: occupancy_variation(x, mixture),
-        "narrowest mode": lambda x: mode_covariance_ratio(x, mixture).min().item(),
-        "widest mode": lambda x: mode_covariance_ratio(x, mixture).max().item(),
-        "sliced W2": lambda x: sliced_wasserstein(x, data, generator=generator),
-        "energy distance": lambda x: energy_distance(x[:2000], data[:2000]),
-    }
+@lru_cache(maxsize=64)  # ten times the work of the values, and the same for every model
+def _floors(data: Data, n: int, seed: int) -> dict[str, tuple[float, float]]:
+    generator = torch.Generator().manual_seed(seed + 3)
+    return {name: floor(metric, data, n, generator=generator) for name, metric in _metrics(data, n, seed).items()}

@@ -2,9 +2,8 @@
 
 The Frechet distance is FID's formula on the features that it is given. On those of a small classifier trained here, "class
 Frechet", it is no FID: its unit is that classifier's, so numbers compare only with each other. On Inception's
-(`minicm.metrics.inception`) it is FID. Read every number beside its floor,
-what real pictures score that nobody trained on. A model that copies its training set *beats* the floor of most of them:
-`copied` and `nearest` tell.
+(`minicm.metrics.inception`) it is FID. Read every number beside its floor, what real pictures score that nobody trained
+on. A model that copies its training set *beats* the floor of most of them: `copied` and `nearest` tell.
 """
 
 from __future__ import annotations
@@ -16,7 +15,8 @@ import torch
 from torch import Tensor
 
 from minicm.metrics.clouds import frechet_distance
-from minicm.metrics.floors import Floor, Measured
+from minicm.metrics.floors import mean_and_spread
+from minicm.metrics.rows import Row
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def measure_images(
     label: Tensor | None = None,
     repeats: int = 5,
     generator: torch.Generator | None = None,
-) -> dict[str, Measured]:
+) -> list[Row]:
     """All measures of pictures x (n, C, H, W), clamped to [-1, 1], each beside what held-out pictures score.
 
     label (n,): the classes that were asked for; None where none were. Held-out pictures are drawn with replacement,
@@ -113,23 +113,22 @@ def measure_images(
     real = in_batches(r.features, r.train)
     draws = [r.held_out[torch.randint(len(r.held_out), (len(x),), generator=generator)] for _ in range(repeats)]
 
-    def both(measure: Callable[[Tensor], float]) -> Measured:
-        scores = torch.tensor([measure(draw) for draw in draws], dtype=torch.float64)
-        return Measured(measure(x), Floor(scores.mean().item(), scores.std().item()))
+    def both(name: str, measure: Callable[[Tensor], float]) -> Row:
+        return Row(name, measure(x), *mean_and_spread(measure(draw) for draw in draws))
 
     few = [in_batches(r.features, part[: len(r.held_out)]) for part in (x, r.held_out)]
     (precision, recall), (precision_floor, recall_floor) = (precision_recall(real, part) for part in few)
     gap, gap_floor = (nearest(part, r.train)[0].median().item() for part in (x, r.held_out))
-    measured = {
-        r.distance: both(lambda pictures: frechet_distance(in_batches(r.features, pictures), real)),
-        "precision": Measured(precision, Floor(precision_floor, 0.0)),
-        "recall": Measured(recall, Floor(recall_floor, 0.0)),
-        "class counts": both(lambda pictures: class_variation(r.classifier, pictures, r.train)),
-        "classifier sure": Measured(sure(r.classifier, x), Floor(sure(r.classifier, r.held_out), 0.0)),
-        "nearest": Measured(gap / gap_floor, Floor(1.0, 0.0)),
-        "copied": Measured(copied(x, r.train, r.held_out), Floor(0.05, 0.0)),
-    }
+    rows = [
+        both(r.distance, lambda pictures: frechet_distance(in_batches(r.features, pictures), real)),
+        Row("precision", precision, precision_floor),
+        Row("recall", recall, recall_floor),
+        both("class counts", lambda pictures: class_variation(r.classifier, pictures, r.train)),
+        Row("classifier sure", sure(r.classifier, x), sure(r.classifier, r.held_out)),
+        Row("nearest", gap / gap_floor, 1.0),
+        Row("copied", copied(x, r.train, r.held_out), 0.05),
+    ]
     if label is not None:
         best = label_agreement(r.classifier, r.held_out, r.held_out_label)
-        measured["label agreement"] = Measured(label_agreement(r.classifier, x, label), Floor(best, 0.0))
-    return measured
+        rows.append(Row("label agreement", label_agreement(r.classifier, x, label), best))
+    return rows

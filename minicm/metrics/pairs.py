@@ -1,4 +1,4 @@
-"""Recipes of trajectory consistency distillation in two dimensions, and its error between all pairs of times.
+"""From any time to any earlier one: the exact trajectory of a mixture, and a model's error between all pairs of times.
 
 TCD learns the way from any t to any earlier u. The flow of a mixture is exact between any two times, so the whole
 triangle of pairs is measured, which no set of samples can show.
@@ -14,12 +14,11 @@ from torch import Tensor
 
 from minicm.data.mixtures import GaussianMixture
 from minicm.denoiser import given
-from minicm.metrics import paired_error, rms, time_grid
+from minicm.metrics.consistency import noise_level, paired_error, rms, time_grid
 from minicm.objectives.tcd import trajectory_point
 from minicm.schedules import Denoise, Schedule, expand
 
 
-# ------------------------------------------------------------------------------------------ evaluation
 @dataclass(frozen=True)
 class ExactTrajectory:
     """The exact f of TCD, called like a `Denoiser`: x0_hat is where the line from (x, t) through the flow's point at u ends.
@@ -93,8 +92,7 @@ def pairs_error(
         error[i, j] = rms(paired_error(point, exact[j]))
         spread[i, j] = rms(paired_error(exact[j], torch.zeros_like(exact[j])))
         moved[i, j] = rms(paired_error(exact[i], exact[j]))
-    levels = tuple((schedule.sigma(times) / schedule.alpha(times)).tolist())
-    return PairsError(levels, error, spread, moved)
+    return PairsError(tuple(noise_level(schedule, times).tolist()), error, spread, moved)
 
 
 def _over_pairs(ratio: Tensor) -> float:

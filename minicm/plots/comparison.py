@@ -1,4 +1,4 @@
-"""The figure of a comparison: which method is how wrong, on which mixture."""
+"""Figures of measured numbers: of a comparison of methods, against one option that was varied, and for pairs of times."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from minicm.plots.style import EXACT, GREY, array, learned, new_figure, styled
 
 Errors = Mapping[str, Mapping[int, Sequence[float]]]  # method -> sampling steps -> one error a seed
+Curves = Mapping[str, Sequence[float]]  # name -> a value at each x
 
 
 @styled
@@ -65,9 +66,6 @@ def _legend(bound: str, floor: bool) -> list[Line2D]:
     if floor:
         lines.append(Line2D([], [], **EXACT, linewidth=1.2, label="exact denoiser, 40 Heun steps"))
     return marks + lines
-
-
-Curves = Mapping[str, Sequence[float]]  # name -> a value at each x
 
 
 @styled

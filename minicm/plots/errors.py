@@ -13,8 +13,9 @@ from torch import nn
 
 from minicm.data.mixtures import GaussianMixture
 from minicm.denoiser import Denoiser
-from minicm.metrics import ConsistencyError, ExactConsistency, order, paired_error, rms, time_grid
-from minicm.plots.style import EXACT, GREY, learned, new_figure, styled
+from minicm.metrics import ConsistencyError, order, paired_error, rms, time_grid
+from minicm.metrics.consistency import noise_level
+from minicm.plots.style import EXACT, GREY, LEVEL, beside_exact, learned, new_figure, styled
 from minicm.schedules import Denoise
 
 
@@ -31,12 +32,7 @@ def error_against_time(errors: Mapping[str, ConsistencyError]) -> Figure:
         for i, (name, error) in enumerate(errors.items()):
             values = getattr(error, kind)
             ax.plot(error.levels, values, label=f"{name}: {values[-1]:.2g} in one step", **learned(i))
-        ax.set(
-            xscale="log",
-            yscale="log",
-            xlabel=r"noise level $\sigma/\alpha$",
-            title=kind.replace("rmse", "RMSE"),
-        )
+        ax.set(xscale="log", yscale="log", xlabel=LEVEL, title=kind.replace("rmse", "RMSE"))
         ax.grid(which="major", color="0.9")
         ax.legend()
     axes[0].set(ylabel=r"$|f(x_t, t) - f^*(x_t, t)|\ /\ (\sqrt{d}\,\sigma_d)$")
@@ -56,13 +52,7 @@ def convergence(steps: Sequence[int], errors: Mapping[str, Sequence[float]]) -> 
         ax.plot(steps, values, label=f"{name}: order {p:.2f}", **learned(i))
         start = values[0] * 0.6
         ax.plot(steps, start * (np.asarray(steps) / steps[0]) ** -round(p), color=GREY, linewidth=1)
-        ax.text(
-            steps[-1],
-            start * (steps[-1] / steps[0]) ** -round(p),
-            f" slope {round(p)}",
-            color="0.4",
-            va="center",
-        )
+        ax.text(steps[-1], start * (steps[-1] / steps[0]) ** -round(p), f" slope {round(p)}", color="0.4", va="center")
     ax.set(xscale="log", yscale="log", xlabel="solver steps", ylabel="median error to the exact flow")
     ax.set_xticks(list(steps), [str(n) for n in steps])
     ax.minorticks_off()
@@ -72,11 +62,7 @@ def convergence(steps: Sequence[int], errors: Mapping[str, Sequence[float]]) -> 
 
 @styled
 def boundary(
-    mixture: GaussianMixture,
-    methods: Mapping[str, Denoise],
-    *,
-    n: int = 500,
-    generator: torch.Generator | None = None,
+    mixture: GaussianMixture, methods: Mapping[str, Denoise], *, n: int = 500, generator: torch.Generator | None = None
 ) -> Figure:
     """c_skip and c_out against t, and how far f moves a point as t falls to t_min, exact beside learned.
 
@@ -84,13 +70,11 @@ def boundary(
     both axes are logarithmic, so zero itself is not to be seen: the legend gives the largest |f(x, t_min) - x|, which is
     0 for a model with the boundary built in.
     """
-    figure, axes = new_figure(1, 2, 4, r"The boundary: $f(x, t_\mathrm{min}) = x$, whatever the network says")
-    left, right = axes[0]
+    title = r"The boundary: $f(x, t_\mathrm{min}) = x$, whatever the network says"
+    figure, ((left, right),) = new_figure(1, 2, 4, title)
     _scalings(left, next(iter(methods.values())), mixture.sigma_data)
     looks = [EXACT, *(learned(i) for i in range(len(methods)))]
-    first = next(iter(methods.values()))
-    truth = ExactConsistency(mixture, first.schedule, first.t_min)
-    for (name, f), look in zip({"exact $f^*$": truth, **methods}.items(), looks, strict=True):
+    for (name, f), look in zip(beside_exact(mixture, methods).items(), looks, strict=True):
         above, moved, at_t_min = _moves(f, mixture, n, generator)
         right.plot(above, moved, label=rf"{name}: {at_t_min:.1g} at $t_\mathrm{{min}}$", **look)
     right.set(xscale="log", yscale="log", xlabel=r"$\sigma/\alpha$ above its value at $t_\mathrm{min}$")
@@ -105,21 +89,10 @@ def _scalings(ax: Axes, f: Denoise, sigma_data: float) -> None:
     model: Any = f if hasattr(f, "c_skip") else Denoiser(nn.Identity(), f.schedule, sigma_data, f.t_min)
     t = time_grid(f.schedule, 200, f.t_min)
     t = torch.cat([torch.tensor([f.t_min], dtype=torch.float64), t]) if f.t_min else t
-    level = f.schedule.sigma(t) / f.schedule.alpha(t)
-    ax.plot(level, model.c_skip(t).detach(), label=r"$c_\mathrm{skip}$", **EXACT)
-    ax.plot(
-        level,
-        model.c_out(t).detach() / sigma_data,
-        label=r"$c_\mathrm{out}/\sigma_d$",
-        color="black",
-        linestyle="--",
-    )
-    ax.set(
-        xscale="log",
-        xlabel=r"noise level $\sigma/\alpha$",
-        ylabel="factor",
-        title=r"$f = c_\mathrm{skip}\,x + c_\mathrm{out}\,F$",
-    )
+    level, c_skip, c_out = noise_level(f.schedule, t), model.c_skip(t).detach(), model.c_out(t).detach()
+    ax.plot(level, c_skip, label=r"$c_\mathrm{skip}$", **EXACT)
+    ax.plot(level, c_out / sigma_data, label=r"$c_\mathrm{out}/\sigma_d$", color="black", linestyle="--")
+    ax.set(xscale="log", xlabel=LEVEL, ylabel="factor", title=r"$f = c_\mathrm{skip}\,x + c_\mathrm{out}\,F$")
     ax.legend()
 
 
@@ -130,7 +103,7 @@ def _moves(
     """Levels above that of t_min, the RMS of f(x, t) - x there, and the largest |f(x, t_min) - x|."""
     schedule = f.schedule
     lowest = torch.tensor([f.t_min], dtype=torch.float64)
-    level = schedule.sigma(lowest) / schedule.alpha(lowest)
+    level = noise_level(schedule, lowest)
     times = schedule.t_of(level + torch.logspace(-4, 0, 17, dtype=torch.float64))
     times = torch.cat([lowest, times[times > f.t_min].unique()])
     x0, _ = mixture.sample(n, generator)
@@ -139,5 +112,5 @@ def _moves(
     for t in times.to(x0.device):
         x = schedule.add_noise(x0, eps, t.expand(n))
         errors.append(paired_error(f(x, t.expand(n)), x, mixture.sigma_data))
-    above = schedule.sigma(times) / schedule.alpha(times) - level
+    above = noise_level(schedule, times) - level
     return above[1:].tolist(), [rms(error) for error in errors[1:]], errors[0].max().item()

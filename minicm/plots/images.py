@@ -13,6 +13,7 @@ from torch.nn.functional import avg_pool2d
 
 from minicm.denoiser import Denoiser
 from minicm.editing import inpaint, interpolate, super_resolve
+from minicm.metrics.consistency import noise_level
 from minicm.metrics.images import nearest
 from minicm.plots.style import array, new_figure, styled
 from minicm.schedules import Denoise, expand
@@ -82,15 +83,12 @@ def along_a_trajectory(
     x = torch.cat([points[i] for i in shown])
     t = torch.stack([times[i] for i in shown]).to(x.device)
     c = None if label is None else label.expand(len(x))
-    level = teacher.schedule.sigma(t) / teacher.schedule.alpha(t)
-    spread = teacher.sigma_data
-    scaled = expand(spread * teacher.c_in(t), x) * x
     rows = {
-        "$x_t$": decode(scaled),
+        "$x_t$": decode(expand(teacher.sigma_data * teacher.c_in(t), x) * x),
         "$D(x_t, t)$,\nteacher": decode(teacher(x, t, label=c)),
         "$f(x_t, t)$,\nstudent": decode(f(x, t.clamp(min=f.t_min), label=c)),
     }
-    names = [f"{v:.2g}" for v in level.tolist()]
+    names = [f"{level:.2g}" for level in noise_level(teacher.schedule, t).tolist()]
     return picture_rows(rows, "Along one trajectory, at noise levels $\\sigma/\\alpha$ from noise to data", names)
 
 

@@ -19,12 +19,13 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from minicm.data.mixtures import GaussianMixture
-from minicm.metrics import FAR, ExactConsistency, paired_error, time_grid
-from minicm.plots.style import GREY, LEARNED, array, mode_colours, new_figure, plane, styled
+from minicm.metrics import FAR, paired_error, time_grid
+from minicm.plots.style import GREY, LEARNED, array, beside_exact, mode_colours, new_figure, plane, styled
 from minicm.sampling import sample
-from minicm.schedules import Denoise, Schedule
+from minicm.schedules import Denoise
 
 REACH = 2.4  # half side of the field, in standard deviations of the noise
+EXTENT = (-REACH, REACH, -REACH, REACH)
 OUTLIER = LEARNED[1]["color"]
 
 
@@ -62,28 +63,23 @@ def samples(
 
 
 @styled
-def noise_map(
-    mixture: GaussianMixture,
-    methods: Mapping[str, Denoise],
-    *,
-    resolution: int = 100,  # points along a side
-) -> Figure:
+def noise_map(mixture: GaussianMixture, methods: Mapping[str, Denoise], *, resolution: int = 100) -> Figure:
     """The map x_T -> x_eps of one step: which mode each noise is sent to, exact beside learned, and the error there.
 
     Look at the borders between the fields: there the map jumps from mode to mode, and there a network, which
     is smooth, goes wrong. A learned map with good fields and an even, small error elsewhere is as good as it gets. The panel
-    below the exact map is the key: which mode has which number. Two-dimensional mixtures only (ValueError).
+    below the exact map is the key: which mode has which number. resolution: points along a side. Two-dimensional mixtures
+    only (ValueError).
     """
     if mixture.dim != 2:
         raise ValueError(f"noise_map draws the plane: it needs a mixture in 2 dimensions, got {mixture.dim}")
-    first = next(iter(methods.values()))
-    exact = ExactConsistency(mixture, first.schedule, first.t_min)
-    truth, modes = _send(exact, mixture, exact.schedule, resolution)
+    name, exact = next(iter(beside_exact(mixture, methods).items()))
+    truth, modes = _send(exact, mixture, resolution)
     figure, axes = new_figure(2, len(methods) + 1, 6, "Where one step sends the noise")
-    _field(axes[0, 0], modes, mixture, "exact $f^*$")
+    _field(axes[0, 0], modes, mixture, name)
     _key(axes[1, 0], mixture)
     for (name, f), (above, below) in zip(methods.items(), axes.T[1:], strict=True):
-        sent, learned_modes = _send(f, mixture, f.schedule, resolution)
+        sent, learned_modes = _send(f, mixture, resolution)
         wrong = 100 * _gauss_weights(resolution)[learned_modes != modes].sum()
         _field(above, learned_modes, mixture, f"{name}: {wrong:.2g} % to a wrong mode")
         image = _error_field(below, paired_error(sent, truth, mixture.sigma_data), f"{name}: distance to $f^*$")
@@ -109,9 +105,9 @@ def _cloud(ax: Axes, x: Tensor, data: Any, radius: float, title: str) -> None:
     ax.label_outer()
 
 
-def _send(f: Denoise, mixture: GaussianMixture, schedule: Schedule, resolution: int) -> tuple[Tensor, np.ndarray]:
+def _send(f: Denoise, mixture: GaussianMixture, resolution: int) -> tuple[Tensor, np.ndarray]:
     """f(x_T, t_max) on a grid of noises, (R*R, 2), and the mode where each lands, (R, R)."""
-    axis = torch.linspace(-REACH, REACH, resolution)
+    schedule, axis = f.schedule, torch.linspace(-REACH, REACH, resolution)
     x_T = schedule.prior_std * torch.cartesian_prod(axis, axis).flip(1)  # the first coordinate runs along a row
     with torch.no_grad():
         sent = f(x_T, torch.full((len(x_T),), schedule.t_max, dtype=torch.float64))
@@ -127,8 +123,8 @@ def _gauss_weights(resolution: int) -> np.ndarray:
 
 def _field(ax: Axes, modes: np.ndarray, mixture: GaussianMixture, title: str) -> None:
     plane(ax, REACH, title)
-    count, extent = len(mixture.weights), (-REACH, REACH, -REACH, REACH)
-    ax.imshow(modes, origin="lower", extent=extent, cmap=mode_colours(count), vmin=0, vmax=max(count - 1, 1))
+    count = len(mixture.weights)
+    ax.imshow(modes, origin="lower", extent=EXTENT, cmap=mode_colours(count), vmin=0, vmax=max(count - 1, 1))
     for k in np.unique(modes):
         place = _middle(modes == k)
         if place is not None:
@@ -149,10 +145,11 @@ def _middle(inside: np.ndarray) -> tuple[float, float] | None:
 
 def _error_field(ax: Axes, error: Tensor, title: str) -> AxesImage:
     plane(ax, REACH, title)
-    side, extent = math.isqrt(len(error)), (-REACH, REACH, -REACH, REACH)
-    image = array(error).reshape(side, side)
+    side = math.isqrt(len(error))
     ax.set(xlabel=r"noise $\epsilon_1$")
-    return ax.imshow(image, origin="lower", extent=extent, cmap="magma_r", norm=LogNorm(1e-3, 1))
+    return ax.imshow(
+        array(error).reshape(side, side), origin="lower", extent=EXTENT, cmap="magma_r", norm=LogNorm(1e-3, 1)
+    )
 
 
 def _key(ax: Axes, mixture: GaussianMixture) -> None:
@@ -173,12 +170,5 @@ def _ellipse(mixture: GaussianMixture, k: int, sigmas: float, **look: Any) -> El
 
 
 def _number(ax: Axes, x: float, y: float, k: int) -> None:
-    ax.text(
-        x,
-        y,
-        f"{k}",
-        ha="center",
-        va="center",
-        fontsize=10,
-        path_effects=[withStroke(linewidth=2.5, foreground="w")],
-    )
+    halo = [withStroke(linewidth=2.5, foreground="w")]
+    ax.text(x, y, f"{k}", ha="center", va="center", fontsize=10, path_effects=halo)

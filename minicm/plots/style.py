@@ -8,6 +8,7 @@ last line of a notebook's cell, or call .savefig(path).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import matplotlib
@@ -17,6 +18,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from torch import Tensor
+
+from minicm.data.mixtures import GaussianMixture
+from minicm.metrics import ExactConsistency
+from minicm.schedules import Denoise
 
 STYLE: dict[Any, Any] = {
     "figure.dpi": 100,
@@ -36,6 +41,7 @@ STYLE: dict[Any, Any] = {
 styled = matplotlib.rc_context(STYLE)  # a decorator: the look holds inside the function and nowhere else
 
 GREY = "0.6"
+LEVEL = r"noise level $\sigma/\alpha$"  # the one axis of time that all clocks share
 EXACT: dict[str, Any] = {"color": "black", "linestyle": "-"}
 # Okabe and Ito's colours, safe for colour-blind readers; dark enough for thin lines on white.
 LEARNED: tuple[dict[str, Any], ...] = (
@@ -51,6 +57,12 @@ LEARNED: tuple[dict[str, Any], ...] = (
 def learned(i: int) -> dict[str, Any]:
     """Colour, dash and marker of the i-th method."""
     return LEARNED[i % len(LEARNED)]
+
+
+def beside_exact(mixture: GaussianMixture, methods: Mapping[str, Denoise]) -> dict[str, Denoise]:
+    """The exact f* in the clock of the first method, before the methods."""
+    first = next(iter(methods.values()))
+    return {"exact $f^*$": ExactConsistency(mixture, first.schedule, first.t_min), **methods}
 
 
 def new_figure(rows: int, columns: int, height: float, title: str = "", **grid: Any) -> tuple[Figure, np.ndarray]:

@@ -118,22 +118,10 @@ def _box(
 
 
 def _arrow(
-    ax: Axes,
-    start: Point,
-    end: Point,
-    text: str,
-    at: Point | None = None,
-    side: int = 1,
-    bend: bool = False,
+    ax: Axes, start: Point, end: Point, text: str, at: Point | None = None, side: int = 1, bend: bool = False
 ) -> None:
     """An arrow with its text above, beside it (to the right, or for side = -1 to the left), or at a given place."""
-    look: dict[str, Any] = {
-        "arrowstyle": "-|>",
-        "linewidth": 1.8,
-        "color": "black",
-        "shrinkA": 0,
-        "shrinkB": 0,
-    }
+    look: dict[str, Any] = {"arrowstyle": "-|>", "linewidth": 1.8, "color": "black", "shrinkA": 0, "shrinkB": 0}
     if bend:
         look["connectionstyle"] = "angle,angleA=90,angleB=0"
     ax.annotate("", xy=end, xytext=start, arrowprops=look)

@@ -15,8 +15,8 @@ from matplotlib.lines import Line2D
 from torch import Tensor
 
 from minicm.data.mixtures import GaussianMixture
-from minicm.metrics import ExactConsistency, time_grid
-from minicm.plots.style import GREY, array, new_figure, plane, styled
+from minicm.metrics.consistency import noise_level, time_grid
+from minicm.plots.style import GREY, LEVEL, array, beside_exact, new_figure, plane, styled
 from minicm.schedules import Denoise, Schedule, expand
 
 POINTS = 73  # times at which a trajectory is drawn
@@ -49,15 +49,9 @@ def trajectories(
     """
     device = None if generator is None else generator.device
     unit = torch.randn(n, mixture.dim, generator=generator, device=device)
-    first = next(iter(methods.values()))
-    models: dict[str, Denoise] = {
-        "exact $f^*$": ExactConsistency(mixture, first.schedule, first.t_min),
-        **methods,
-    }
-    rows = 2 if mixture.dim == 2 else 1
-    figure, axes = new_figure(
-        rows, len(models), 1 + 2.6 * rows, "$f$ sends all points of a trajectory to its end", sharey="row"
-    )
+    models, rows = beside_exact(mixture, methods), 2 if mixture.dim == 2 else 1
+    title = "$f$ sends all points of a trajectory to its end"
+    figure, axes = new_figure(rows, len(models), 1 + 2.6 * rows, title, sharey="row")
     for column, (name, f) in zip(axes.T, models.items(), strict=True):
         paths = _follow(mixture, f, f.schedule.prior_std * unit)
         column[0].set_title(name)
@@ -88,7 +82,7 @@ def _follow(mixture: GaussianMixture, f: Denoise, x_T: Tensor) -> _Paths:
     scale = mixture.sigma_data / (sigma.square() + (alpha * mixture.sigma_data).square()).sqrt()
     asked = x.reshape(POINTS, n, dim)[::EVERY].flatten(0, 1)
     return _Paths(
-        level=array(schedule.sigma(times) / schedule.alpha(times)),
+        level=array(noise_level(schedule, times)),
         scaled=array(expand(scale, x) * x).reshape(POINTS, n, dim),
         sent=array(f(asked, t.reshape(POINTS, n)[::EVERY].flatten())).reshape(-1, n, dim),
         end=array(mixture.flow(x_T, schedule.t_max, f.t_min, schedule)),
@@ -97,10 +91,10 @@ def _follow(mixture: GaussianMixture, f: Denoise, x_T: Tensor) -> _Paths:
 
 def _times(schedule: Schedule, t_min: float) -> Tensor:
     """Equally spaced in log(sigma/alpha), from t_max down."""
-    low, high = (time_grid(schedule, 1000, t_min)[[0, -1]]).unbind()
-    top, bottom = ((schedule.sigma(t[None]) / schedule.alpha(t[None])).log().item() for t in (high, low))
+    ends = time_grid(schedule, 1000, t_min)[[-1, 0]]
+    top, bottom = noise_level(schedule, ends).log().tolist()
     times = schedule.t_of(torch.linspace(top, bottom, POINTS, dtype=torch.float64).exp())
-    times[0] = high
+    times[0] = ends[0]
     return times
 
 
@@ -119,19 +113,12 @@ def _from_the_side(ax: Axes, paths: _Paths) -> None:
     ax.plot(paths.level, paths.scaled[..., 0], color=GREY, linewidth=1.2)
     ax.plot(paths.level[::EVERY], paths.sent[..., 0], color="black", linewidth=0.8, linestyle="--")
     _dots(ax, paths, paths.level[::EVERY, None], paths.sent[..., 0])
-    ax.set(xscale="log", xlabel=r"noise level $\sigma/\alpha$", ylabel="$x_1$")
+    ax.set(xscale="log", xlabel=LEVEL, ylabel="$x_1$")
 
 
 def _dots(ax: Axes, paths: _Paths, x: np.ndarray, y: np.ndarray) -> None:
     """f(x_t, t), the darker the more noise."""
     level = np.broadcast_to(paths.level[::EVERY, None], y.shape)
-    norm = LogNorm(paths.level[-1], paths.level[0])
-    look: dict[str, Any] = {
-        "cmap": "viridis_r",
-        "norm": norm,
-        "s": 24,
-        "edgecolors": "black",
-        "linewidths": 0.5,
-        "zorder": 3,
-    }
+    look: dict[str, Any] = {"cmap": "viridis_r", "norm": LogNorm(paths.level[-1], paths.level[0])}
+    look |= {"s": 24, "edgecolors": "black", "linewidths": 0.5, "zorder": 3}
     ax.scatter(np.broadcast_to(x, y.shape), y, c=level, label="$f(x_t, t)$", **look)

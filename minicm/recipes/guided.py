@@ -18,30 +18,18 @@ from minicm.data.labels import LabelDropout
 from minicm.data.mixtures import GaussianMixture
 from minicm.data.named import CLASSES, MixtureName, classed
 from minicm.denoiser import Denoiser
-from minicm.distances import pseudo_huber
 from minicm.nets.lora import add_lora, load_lora
 from minicm.objectives.base import gentle_gap
 from minicm.objectives.dsm import DSM
 from minicm.objectives.lcd import LCD
-from minicm.recipes.points import small_mlp
+from minicm.recipes.points import HUBER, small_mlp
 from minicm.runs.run import Recipe
 from minicm.schedules import VP, Denoise
-from minicm.times import LogNormalTimes
+from minicm.times import LogNormalTimes, quadratic_grid
 from minicm.train import TrainConfig
 
 CLOCK = VP.scaled_linear()
-
-
-W_RANGE = (0.0, 8.0)
-
-
-def quadratic_grid(n: int = 30) -> Tensor:
-    """The times T (i/n)^2 for i = 0..n, rounded: close together near the data, where sigma falls fast.
-
-    DDIM, arXiv:2010.02502, appendix D.2 ("quadratic"). With equal skips of 20 the last one, from sigma/alpha = .13 to
-    0 in one Euler step, alone costs .05 here; these 30 steps cost .02 in all.
-    """
-    return ((torch.arange(n + 1, dtype=torch.float64) / n).square() * CLOCK.t_max).round()
+W_RANGE = (0.0, 8.0)  # guidance that a student learns, LCM's convention
 
 
 def gentle_level_gap(t: Tensor, s: Tensor) -> Tensor:
@@ -53,6 +41,17 @@ def gentle_level_gap(t: Tensor, s: Tensor) -> Tensor:
 def level_times(n: int, generator: torch.Generator) -> Tensor:
     """EDM's training noise in the VP clock: the whole time whose sigma/alpha is nearest, 1 at least."""
     return CLOCK.t_of(LogNormalTimes()(n, generator)).clamp(min=1)
+
+
+def lcd(teacher: Denoise | None, w_range: tuple[float, float] = W_RANGE) -> LCD:
+    """The objective with the settings found for 2-D; without a teacher, LCF's."""
+    grid = quadratic_grid()
+    return LCD(teacher, skip=1, grid=grid, w_range=w_range, distance=HUBER, weight=gentle_level_gap, mu=0.0)
+
+
+def guided_student(seed: int) -> Denoiser:
+    """A consistency function with label and w, in the VP clock."""
+    return Denoiser(small_mlp(seed, classes=CLASSES, guidance=True), CLOCK)
 
 
 @overload
@@ -74,9 +73,7 @@ def guided_teacher_of(path: Path | None, data: GaussianMixture) -> Denoise:
 
 
 def mixture_guided_teacher(
-    *,
-    data: MixtureName = "ring",
-    config: TrainConfig = TrainConfig(steps=8000, batch=1024, lr=2e-3),
+    *, data: MixtureName = "ring", config: TrainConfig = TrainConfig(steps=8000, batch=1024, lr=2e-3)
 ) -> Recipe:
     """A diffusion teacher for guidance: classes as labels, a tenth of them dropped.
 
@@ -103,16 +100,7 @@ def mixture_lcd(
         config: how long and how fast
     """
     points = classed(data)
-    objective = LCD(
-        guided_teacher_of(teacher, points),
-        skip=1,
-        grid=quadratic_grid(),
-        w_range=W_RANGE,
-        distance=pseudo_huber(0.03),
-        weight=gentle_level_gap,
-        mu=0.0,
-    )
-    return Recipe(guided_student(config.seed), objective, points, config)
+    return Recipe(guided_student(config.seed), lcd(guided_teacher_of(teacher, points)), points, config)
 
 
 def mixture_lcd_published(
@@ -148,24 +136,10 @@ def mixture_lcf(
         data: which mixture to go on with
         config: how long and how fast
     """
-    objective = LCD(
-        None,
-        skip=1,
-        grid=quadratic_grid(),
-        w_range=W_RANGE,
-        distance=pseudo_huber(0.03),
-        weight=gentle_level_gap,
-        mu=0.0,
-    )
     trained = load_trained(student)
     if trained.kind != "consistency" or not trained.header["model"]["options"]["guidance"]:
         raise CheckpointError(f"{student} holds no student with a w: train mixture-lcd")
-    return Recipe(trained.model.requires_grad_(True), objective, classed(data), config)
-
-
-def guided_student(seed: int) -> Denoiser:
-    """A consistency function with label and w, in the VP clock."""
-    return Denoiser(small_mlp(seed, classes=CLASSES, guidance=True), CLOCK)
+    return Recipe(trained.model.requires_grad_(True), lcd(None), classed(data), config)
 
 
 def mixture_lcm_lora(
@@ -187,16 +161,7 @@ def mixture_lcm_lora(
     """
     points = classed(data)
     base = guided_teacher_of(teacher, points)
-    objective = LCD(
-        base,
-        skip=1,
-        grid=quadratic_grid(),
-        w_range=(w, w),
-        distance=pseudo_huber(0.03),
-        weight=gentle_level_gap,
-        mu=0.0,
-    )
-    return Recipe(adapted(base, rank, config.seed), objective, points, config)
+    return Recipe(adapted(base, rank, config.seed), lcd(base, w_range=(w, w)), points, config)
 
 
 def mixture_style_lora(
@@ -215,8 +180,7 @@ def mixture_style_lora(
         config: how long and how fast
     """
     points = classed(data)
-    base = guided_teacher_of(teacher, points)
-    labelled = LabelDropout(points, p=0.1, classes=CLASSES)
+    base, labelled = guided_teacher_of(teacher, points), LabelDropout(points, p=0.1, classes=CLASSES)
     return Recipe(adapted(base, rank, config.seed), DSM(time_law=level_times), labelled, config)
 
 

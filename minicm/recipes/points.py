@@ -31,8 +31,12 @@ from minicm.objectives.tcd import TCD
 from minicm.runs.run import Recipe
 from minicm.schedules import Denoise, TrigFlow
 from minicm.solvers import heun_step
-from minicm.times import T_MIN, LogNormalAngles, LogNormalIndex, LogNormalTimes, karras_grid
+from minicm.times import T_MIN, LogNormalIndex, LogNormalTimes, karras_grid
 from minicm.train import Data, TrainConfig
+
+# Found for 2-D, beside the weight `gentle_gap`: pairs of times spread over all noise levels.
+INDEX = LogNormalIndex(mean=-0.5, std=2.0)
+HUBER = pseudo_huber(0.03)
 
 
 def small_mlp(seed: int, **options: Any) -> MLP:
@@ -40,6 +44,11 @@ def small_mlp(seed: int, **options: Any) -> MLP:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return MLP(2, width=128, depth=4, features=64, **options)
+
+
+def student(seed: int, **options: Any) -> Denoiser:
+    """A consistency function in the EDM clock, from scratch; options of its network."""
+    return Denoiser(small_mlp(seed, **options), t_min=T_MIN)
 
 
 def teacher_of(path: Path | None, data: Data) -> Denoise:
@@ -80,13 +89,8 @@ def mixture_cd(
         config: how long and how fast
     """
     points = points_named(data)
-    objective = CD(
-        teacher_of(teacher, points),
-        grid=karras_grid(33, T_MIN),
-        index_law=LogNormalIndex(mean=-0.5, std=2.0),
-        weight=gentle_gap,
-    )
-    return Recipe(Denoiser(small_mlp(config.seed), t_min=T_MIN), objective, points, config)
+    objective = CD(teacher_of(teacher, points), grid=karras_grid(33, T_MIN), index_law=INDEX, weight=gentle_gap)
+    return Recipe(student(config.seed), objective, points, config)
 
 
 def mixture_cd_published(
@@ -104,7 +108,7 @@ def mixture_cd_published(
     """
     points = points_named(data)
     objective = CD(teacher_of(teacher, points), grid=karras_grid(18, T_MIN))
-    return Recipe(Denoiser(small_mlp(config.seed), t_min=T_MIN), objective, points, config)
+    return Recipe(student(config.seed), objective, points, config)
 
 
 def mixture_ct(
@@ -116,13 +120,8 @@ def mixture_ct(
         data: what to learn; ring, grid and random have an exact answer
         config: how long and how fast
     """
-    objective = CT(
-        mu0=0.0,
-        index_law=LogNormalIndex(mean=-0.5, std=2.0),
-        distance=pseudo_huber(0.03),
-        weight=gentle_gap,
-    )
-    return Recipe(Denoiser(small_mlp(config.seed), t_min=T_MIN), objective, points_named(data), config)
+    objective = CT(mu0=0.0, index_law=INDEX, distance=HUBER, weight=gentle_gap)
+    return Recipe(student(config.seed), objective, points_named(data), config)
 
 
 def mixture_ct_published(
@@ -134,7 +133,7 @@ def mixture_ct_published(
         data: what to learn; ring, grid and random have an exact answer
         config: how long and how fast
     """
-    return Recipe(Denoiser(small_mlp(config.seed), t_min=T_MIN), CT(), points_named(data), config)
+    return Recipe(student(config.seed), CT(), points_named(data), config)
 
 
 def mixture_ict(
@@ -146,14 +145,9 @@ def mixture_ict(
         data: what to learn; ring, grid and random have an exact answer
         config: how long and how fast
     """
-    objective = ICT(
-        s0=10,
-        s1=1280,  # 40, 160, 640, 1280 intervals at the end: median .103, .069, .052, .047
-        index_law=LogNormalIndex(mean=-0.5, std=2.0),
-        distance=pseudo_huber(0.03),
-        weight=gentle_gap,
-    )
-    return Recipe(Denoiser(small_mlp(config.seed), t_min=T_MIN), objective, points_named(data), config)
+    # 40, 160, 640, 1280 intervals at the end: median .103, .069, .052, .047
+    objective = ICT(s0=10, s1=1280, index_law=INDEX, distance=HUBER, weight=gentle_gap)
+    return Recipe(student(config.seed), objective, points_named(data), config)
 
 
 def mixture_ect(
@@ -172,12 +166,8 @@ def mixture_ect(
     net = small_mlp(config.seed)
     if teacher is not None:
         net = load_teacher(teacher, recipe="mixture-teacher", shape=(2,)).net.requires_grad_(True)
-    objective = ECT(
-        stages=8,
-        time_law=LogNormalTimes(mean=-0.5, std=2.0, low=T_MIN),
-        distance=pseudo_huber(0.03),
-        weight=gentle_gap,
-    )
+    law = LogNormalTimes(INDEX.mean, INDEX.std, low=T_MIN)
+    objective = ECT(stages=8, time_law=law, distance=HUBER, weight=gentle_gap)
     return Recipe(Denoiser(net, t_min=T_MIN), objective, points_named(data), config)
 
 
@@ -190,7 +180,7 @@ def mixture_sct(
         data: what to learn; ring, grid and random have an exact answer
         config: how long and how fast
     """
-    objective = SCM(time_law=LogNormalAngles(mean=-1.0, std=1.4), warmup=config.steps // 10)
+    objective = SCM(warmup=config.steps // 10)
     return Recipe(Denoiser(small_mlp(config.seed, octaves=3), TrigFlow()), objective, points_named(data), config)
 
 
@@ -209,13 +199,7 @@ def mixture_scd(
     """
     points, clock = points_named(data), TrigFlow()
     guide = InClock(teacher_of(teacher, points), clock)
-    objective = SCM(
-        guide,
-        time_law=LogNormalAngles(mean=-1.0, std=1.4),
-        c=0.03,
-        warmup=config.steps // 10,
-        learn_weight=False,
-    )
+    objective = SCM(guide, c=0.03, warmup=config.steps // 10, learn_weight=False)
     # few octaves, low frequencies: the tangent holds the network's own derivative by t and x
     net = small_mlp(config.seed, octaves=3, scale=0.3)
     return Recipe(Denoiser(net, clock), objective, points, config)
@@ -245,13 +229,12 @@ def mixture_tcd(
         skip=1,
         grid=closing_grid,
         step=heun_step,
-        index_law=LogNormalIndex(mean=-0.5, std=2.0),
-        distance=pseudo_huber(0.03),
+        index_law=INDEX,
+        distance=HUBER,
         weight=gentle_gap,
         mu=0.0,
     )
-    net = small_mlp(config.seed, second_time=True)
-    return Recipe(Denoiser(net, t_min=T_MIN), objective, points, config)
+    return Recipe(student(config.seed, second_time=True), objective, points, config)
 
 
 @cache  # every seed learns from the same trajectories: about 10 s of one core
@@ -273,4 +256,4 @@ def mixture_regression(
         config: how long and how fast
     """
     known = trajectories_of(data)
-    return Recipe(Denoiser(small_mlp(config.seed), t_min=T_MIN), Regression(known), known, config)
+    return Recipe(student(config.seed), Regression(known), known, config)

@@ -113,10 +113,10 @@ def facts(recipe: Recipe) -> dict[str, Any]:
     kind: "diffusion" or "consistency"; data: the data set's name, None for data of one's own; shape: of one sample;
     model: its blueprint; decoder: of latents, their autoencoder; teacher: its fingerprint.
     """
-    generator = torch.Generator(device_named(recipe.config.device))
+    generator, name = torch.Generator(device_named(recipe.config.device)), getattr(recipe.data, "name", None)
     return {
         "kind": recipe.objective.kind,
-        "data": getattr(recipe.data, "name", None),
+        "data": name if isinstance(name, str) else None,
         "shape": list(recipe.data.sample(1, generator)[0].shape[1:]),
         "model": describe(recipe.model),
         "teacher": fingerprint(getattr(recipe.objective, "teacher", None)),

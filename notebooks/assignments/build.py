@@ -1,6 +1,7 @@
 """Write and run the handouts' notebooks: python notebooks/assignments/build.py a1 [--edit].
 
-A handout is committed as a student finds it: run with the stubs, so that every check says what is still to be written. With --edit
+A handout is committed as a student finds it: run in a copy of what `minicm course export` gives, so that every check says what is still to
+be written. With --edit
 its percent text is written to notebooks/drafts/a1.py, which git ignores; change that, then run this without --edit. The rest is
 notebooks/build.py's. docs/course.md tells what a handout must have.
 """
@@ -12,8 +13,11 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
+
+from minicm.course.export import export
 
 HERE = Path(__file__).resolve().parent
 spec = importlib.util.spec_from_file_location("notebooks_build", HERE.parent / "build.py")
@@ -35,13 +39,16 @@ def cells(name: str) -> dict[str, Any]:
     return notebooks.tidy(json.loads(text), name)
 
 
-def run(notebook: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The notebook with the outputs of a fresh kernel in a folder, where student.py lies."""
+def run(notebook: dict[str, Any], name: str) -> dict[str, Any]:
+    """The notebook with the outputs of a fresh kernel, in a copy of what a student receives."""
     import nbformat
     from nbclient import NotebookClient
 
     live = nbformat.reads(json.dumps(notebook), as_version=4)
-    NotebookClient(live, timeout=1800, record_timing=False, resources={"metadata": {"path": str(folder)}}).execute()
+    with tempfile.TemporaryDirectory() as place:
+        first, *_ = export([HERE / name], Path(place) / "handout")
+        where = {"metadata": {"path": str(first.parent)}}
+        NotebookClient(live, timeout=1800, record_timing=False, resources=where).execute()
     return json.loads(nbformat.writes(live, version=4))
 
 
@@ -53,7 +60,7 @@ def main(name: str, edit: bool = False) -> None:
         notebooks.DRAFTS.mkdir(exist_ok=True)
         jupytext.write(jupytext.read(HERE / name / f"{name}.ipynb"), notebooks.DRAFTS / f"{name}.py", fmt="py:percent")
         return
-    done = notebooks.tidy(run(cells(name), HERE / name), name)
+    done = notebooks.tidy(run(cells(name), name), name)
     notebooks.write(HERE / name / f"{name}.ipynb", done)
 
 

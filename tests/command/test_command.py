@@ -128,7 +128,7 @@ def test_data_of_ones_own_are_sampled_but_not_evaluated(tmp_path, tiny_recipe, c
     own = saved(tmp_path / "own", tiny_recipe(), "mixture-ct")
     assert command("sample --n 5", own) == 0
     assert command("evaluate --n 64", own) == 2
-    assert "only data with a name can be evaluated" in capsys.readouterr().err
+    assert "trained on data of one's own: only one of ring, grid" in capsys.readouterr().err
 
 
 def test_a_checkpoint_of_a_former_version_gets_one_clear_line(student, capsys):

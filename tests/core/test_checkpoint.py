@@ -10,7 +10,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from minicm.checkpoint import CheckpointError, build, describe, load_checkpoint, load_model, save_checkpoint
+from minicm.checkpoint import (
+    CheckpointError,
+    build,
+    describe,
+    load_checkpoint,
+    load_model,
+    load_teacher,
+    save_checkpoint,
+)
 from minicm.denoiser import Denoiser
 from minicm.nets.mlp import MLP
 from minicm.nets.unet import UNet
@@ -119,6 +127,29 @@ def test_files_that_are_not_ours_are_refused(tmp_path):
     save_checkpoint(tmp_path / "bare", STATE)
     with pytest.raises(CheckpointError, match="no model description"):
         load_model(tmp_path / "bare")
+
+
+TEACHER = {"kind": "diffusion", "data": "ring", "shape": [2], "decoder": None, "teacher": None}
+
+
+@pytest.mark.parametrize(
+    "facts, asked, complaint",
+    [
+        ({"kind": "consistency"}, {}, "holds a consistency model, no diffusion teacher"),
+        ({}, {"schedule": VP.linear(50)}, r"a teacher in another clock \(EDM\) than this VP"),
+        ({}, {"shape": (3,)}, r"a teacher of samples of shape \(2,\), not \(3,\)"),
+        ({}, {"classes": 2}, "a teacher that knows 3 classes, not 2"),
+    ],
+)
+def test_what_is_no_teacher_for_a_recipe_is_refused_with_the_way_out(tmp_path, facts, asked, complaint):
+    model = Denoiser(MLP(2, width=8, depth=1, features=4, classes=3)).eval()
+    weights = {f"ema/{k}": v for k, v in model.state_dict().items()}
+    save_checkpoint(tmp_path / "good", TEACHER | {"model": describe(model)} | weights)
+    save_checkpoint(tmp_path / "c", TEACHER | facts | {"model": describe(model)} | weights)
+    found = load_teacher(tmp_path / "good", recipe="mixture-teacher", shape=(2,), classes=3)
+    assert torch.equal(found(torch.ones(1, 2), torch.ones(1)), model(torch.ones(1, 2), torch.ones(1)))
+    with pytest.raises(CheckpointError, match=f"{complaint}: give one that minicm train mixture-teacher has trained"):
+        load_teacher(tmp_path / "c", **{"recipe": "mixture-teacher", "shape": (2,)} | asked)
 
 
 @pytest.mark.parametrize("change", [{"net": "GAN"}, {"schedule": "VE"}, {"options": {"depht": 3}}, {"clock": {"b": 1}}])

@@ -4,31 +4,22 @@ named, every odd but right solution passes. Deterministic checks, in this proces
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import inspect
-import shutil
-import sys
-from pathlib import Path
 
 import pytest
+from variants import ASSIGNMENTS, HANDOUTS, solution, variants
 
-from minicm.course.assignments import ASSIGNMENTS
 from minicm.course.grade import grade
 from minicm.course.kit import run
-
-HANDOUTS = Path(__file__).resolve().parents[2] / "notebooks" / "assignments"
-
-
-def solution(name):
-    return importlib.import_module(f"minicm.course.solutions.{name}")
-
-
-def variants(name, kind):
-    return getattr(importlib.import_module(f"minicm.course.mutants.{name}"), kind)
+from minicm.course.load import module_at
 
 
 def cases(kind):
     return [pytest.param(a, v, id=f"{name}: {v.what}") for name, a in ASSIGNMENTS.items() for v in variants(name, kind)]
+
+
+def stubs(name):
+    return module_at(HANDOUTS / name / "student.py")
 
 
 def quick(assignment):
@@ -38,26 +29,6 @@ def quick(assignment):
 
 def complaints(assignment, impl, seed=0):
     return [result.message for result in run(assignment, impl, seed) if not result.passed]
-
-
-@pytest.fixture
-def hand_in(tmp_path):
-    """The folder of a student who has handed in the solution."""
-
-    def write(name):
-        shutil.copy(solution(name).__file__, tmp_path / "student.py")
-        shutil.copy(HANDOUTS / name / "adapters.py", tmp_path)
-        return tmp_path
-
-    return write
-
-
-def handout(name, file, monkeypatch):
-    """A module of a handout, loaded as a student's Python would."""
-    monkeypatch.syspath_prepend(HANDOUTS / name)
-    for loaded in ("student", "adapters"):
-        monkeypatch.delitem(sys.modules, loaded, raising=False)
-    return importlib.import_module(file)
 
 
 def first_complaint(assignment, impl, seed=0):
@@ -71,23 +42,23 @@ def test_the_solution_passes(name):
 
 
 @pytest.mark.parametrize("name", ASSIGNMENTS)
-def test_the_solution_passes_in_a_process_of_its_own(name, hand_in):
+def test_the_solution_passes_in_a_process_of_its_own(name, hand_in_solution):
     """As it is graded: every value, callable and gradient of the assignment crosses the pipe. The training is `slow`."""
-    report = grade(quick(ASSIGNMENTS[name]), hand_in(name))
+    report = grade(quick(ASSIGNMENTS[name]), hand_in_solution(name))
     assert [result.message for result in report.results if not result.passed] == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ASSIGNMENTS)
-def test_the_solution_earns_all_points(name, hand_in):
-    report = grade(ASSIGNMENTS[name], hand_in(name))
+def test_the_solution_earns_all_points(name, hand_in_solution):
+    report = grade(ASSIGNMENTS[name], hand_in_solution(name))
     assert report.score == ASSIGNMENTS[name].points, [r.message for r in report.results if not r.passed]
 
 
 @pytest.mark.parametrize("name", ASSIGNMENTS)
-def test_the_stub_fails_cleanly(name, monkeypatch):
+def test_the_stub_fails_cleanly(name):
     """Every first check of a task says that something is not written yet, and nothing else is run."""
-    for result in run(ASSIGNMENTS[name], handout(name, "adapters", monkeypatch)):
+    for result in run(ASSIGNMENTS[name], stubs(name)):
         assert not result.passed and result.score == 0
         assert "is not written yet" in result.message or result.message.startswith("not run"), result
 
@@ -114,17 +85,12 @@ def test_each_function_has_five_mutants_and_every_check_is_needed(name):
 
 
 @pytest.mark.parametrize("name", ASSIGNMENTS)
-def test_signatures_agree(name, monkeypatch):
-    """Stub, adapter and solution take the same arguments with the same defaults; stubs say what they are for."""
-    student, adapters = (handout(name, file, monkeypatch) for file in ("student", "adapters"))
+def test_signatures_agree(name):
+    """Stub and solution take the same arguments with the same defaults; stubs say what they are for."""
     for function in ASSIGNMENTS[name].functions:
-        stub = getattr(student, function)
+        stub = getattr(stubs(name), function)
         assert stub.__doc__ and not str(inspect.signature(stub)).count("_empty")
-        for other in (adapters, solution(name)):
-            assert inspect.signature(getattr(other, function)) == inspect.signature(stub), (
-                function,
-                other.__name__,
-            )
+        assert inspect.signature(getattr(solution(name), function)) == inspect.signature(stub), function
 
 
 @pytest.mark.slow

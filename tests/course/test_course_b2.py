@@ -10,36 +10,25 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from test_course import complaints, hand_in  # noqa: F401  (a fixture)
+from mutation import changes
+from test_course import complaints
+from variants import ASSIGNMENTS, ROOT, checks
+from variants import solution as solution_of
 
-from minicm.course import planted, specs
-from minicm.course.assignments import ASSIGNMENTS
-from minicm.course.b2 import (
-    B2,
-    EQUIVALENT,
-    LARGEST,
-    NUMBERS,
-    RIGHT,
-    SEEDS,
-    SHARE,
-    SWAPS,
-    WRONG,
-    handed_out,
-    machine_made,
-    rejection,
-    rejects_changes,
-)
+from minicm.course import specs
 from minicm.course.grade import grade
 from minicm.course.kit import Failed, Raised, Wrong, outcome
-from minicm.course.mutants import b2 as mutants
-from minicm.course.mutation import changes
-from minicm.course.solutions import b2 as solution
+from minicm.course.load import module_at
 from minicm.denoiser import Denoiser
 from minicm.distances import pseudo_huber
 from minicm.schedules import EDM
 from minicm.solvers import heun_step
 from minicm.times import karras_grid
 
+b2, B2, solution = checks("b2"), ASSIGNMENTS["b2"], solution_of("b2")
+mutants = module_at(ROOT / "tests" / "course" / "mutants" / "b2.py")
+planted, RIGHT, WRONG, SEEDS = b2.planted, b2.RIGHT, b2.WRONG, b2.SEEDS
+handed_out, rejection, machine_made, rejects_changes = b2.handed_out, b2.rejection, b2.machine_made, b2.rejects_changes
 PLANTED = [(name, i) for name in WRONG for i in range(len(WRONG[name]))]
 
 
@@ -138,13 +127,13 @@ def test_the_wrapper_refuses_what_would_eat_memory():
     huber, grid = handed_out("pseudo_huber", pseudo_huber), handed_out("karras_grid", karras_grid)
     loss = handed_out("ct_loss", RIGHT["ct_loss"][0].function)
     with pytest.raises(ValueError, match="4,096"):
-        huber(torch.zeros(2, NUMBERS), torch.zeros(2, NUMBERS), 1.0)
+        huber(torch.zeros(2, b2.NUMBERS), torch.zeros(2, b2.NUMBERS), 1.0)
     with pytest.raises(ValueError, match="broadcast to more than"):
-        huber(torch.zeros(NUMBERS, 1), torch.zeros(1, NUMBERS), 1.0)
+        huber(torch.zeros(b2.NUMBERS, 1), torch.zeros(1, b2.NUMBERS), 1.0)
     with pytest.raises(ValueError, match="10,000"):
-        grid(LARGEST + 1)
+        grid(b2.LARGEST + 1)
     x, t = torch.zeros(3, 2), torch.ones(3)
-    for answer, words in ((torch.zeros(3, NUMBERS), "4,096"), (torch.zeros(NUMBERS, 1, 1), "broadcast")):
+    for answer, words in ((torch.zeros(3, b2.NUMBERS), "4,096"), (torch.zeros(b2.NUMBERS, 1, 1), "broadcast")):
         with pytest.raises(ValueError, match=words):
             loss(
                 lambda x, t, answer=answer: answer,
@@ -183,18 +172,9 @@ def raising(error):
 def test_what_counts_as_a_rejection():
     """Any exception but those that are no verdict; a returned verdict is refused; a submission's exception counts over the pipe, too."""
     grid = RIGHT["karras_grid"][0].function
-    for error in (
-        AssertionError("no"),
-        TypeError("no"),
-        Raised("AssertionError", "no"),
-        Raised("KeyError", "no"),
-    ):
+    for error in (AssertionError("no"), TypeError("no"), Raised("AssertionError", "no"), Raised("KeyError", "no")):
         assert "no" in rejection(with_test("karras_grid", raising(error)), "karras_grid", grid, 0)
-    for error in (
-        NotImplementedError(),
-        Raised("NotImplementedError", "not written"),
-        Failed("did not return"),
-    ):
+    for error in (NotImplementedError(), Raised("NotImplementedError", "not written"), Failed("did not return")):
         with pytest.raises(type(error)):
             rejection(with_test("karras_grid", raising(error)), "karras_grid", grid, 0)
     for value in (True, False, "right", torch.ones(1)):
@@ -270,11 +250,11 @@ def test_the_solution_rejects_95_percent_of_the_machines_changes():
     left_out = set()
     for name in RIGHT:
         source = "from __future__ import annotations\n" + inspect.getsource(RIGHT[name][0].function)
-        for change in changes(source, SWAPS, vars(planted)):
-            if f"{name}: {change}" in EQUIVALENT:
+        for change in changes(source, b2.SWAPS, vars(planted)):
+            if f"{name}: {change}" in b2.EQUIVALENT:
                 left_out.add(f"{name}: {change}")
                 assert not rejection(solution, name, change.space[name], 0)
-    assert left_out == set(EQUIVALENT)
+    assert left_out == set(b2.EQUIVALENT)
 
 
 def test_tests_of_the_planted_mistakes_alone_are_told_what_they_miss():
@@ -287,7 +267,7 @@ def test_tests_of_the_planted_mistakes_alone_are_told_what_they_miss():
         "check_ct_loss": mutants.loss_with(own=True),
     }
     said = outcome(rejects_changes, SimpleNamespace(**weak))
-    assert said.startswith("your tests reject") and f"{SHARE:.0%} are asked for" in said
+    assert said.startswith("your tests reject") and f"{b2.SHARE:.0%} are asked for" in said
     assert "changed in karras_grid" in said and "(operator)" not in said and len(said.splitlines()) == 1
 
 
@@ -315,33 +295,33 @@ def check_ct_loss(ct_loss, seed):
     os._exit(3)
 
 def check_karras_grid(karras_grid, seed):
-    from minicm.course.planted import WRONG
+    open(PLANTED)
 """
 
 
-def test_hostile_tests_are_contained(hand_in):  # noqa: F811
-    """Over the pipe: a hostile shape is refused in the grader, a death is no verdict, the planted mistakes are not to be imported."""
-    folder = hand_in("b2")
+def test_hostile_tests_are_contained(hand_in_solution):
+    """Over the pipe: a hostile shape is refused in the grader, a death is no verdict, the planted mistakes are not to be read."""
+    folder = hand_in_solution("b2")
     (folder / "student.py").rename(folder / "student_right.py")
-    (folder / "student.py").write_text(WRITTEN)
+    (folder / "student.py").write_text(f"PLANTED = {planted.__file__!r}\n{WRITTEN}")
     names = ("karras_grid", "pseudo_huber", "ct_loss")
     tasks = tuple(t for t in B2.tasks if t.name.split()[1] in names)
     report = grade(dataclasses.replace(B2, tasks=tasks), folder)
     said = {r.task.split()[1]: r.message for r in reversed(report.results)}
     assert report.score == 0
-    assert "holds the answer" in said["karras_grid"] or "refused" in said["karras_grid"]
+    assert "planted.py holds the answer" in said["karras_grid"]
     assert "broadcast to more than" in said["pseudo_huber"]
     assert "ended the process" in said["ct_loss"]
 
 
-def test_the_real_thing_over_the_pipe(hand_in):  # noqa: F811
+def test_the_real_thing_over_the_pipe(hand_in_solution):
     """The solution on the machine's changes, in a process of its own; the rest of b2 is graded so in test_course.py."""
-    report = grade(dataclasses.replace(B2, tasks=B2.tasks[-1:]), hand_in("b2"))
+    report = grade(dataclasses.replace(B2, tasks=B2.tasks[-1:]), hand_in_solution("b2"))
     assert [r.message for r in report.results] == [""] and report.score == 3
 
 
 def test_b2_is_an_assignment_like_the_others():
-    assert ASSIGNMENTS["b2"] is B2 and B2.points == 33
+    assert B2.points == 33 and B2.note == ""
     assert all(task.checks[0][0] == 0 for task in B2.tasks[:-1])  # a test that asserts nothing opens its gate
     nothing = SimpleNamespace(**{f: lambda candidate, seed: None for f in B2.functions})
     assert len(complaints(B2, nothing)) == 31  # thirty planted ones, and the machine's

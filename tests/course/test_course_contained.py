@@ -11,6 +11,7 @@ import torch
 
 from minicm.course import grade as grading
 from minicm.course.kit import Assignment, Failed, Task, Wrong
+from minicm.course.load import assignment_in
 from minicm.course.session import Limits, Submission
 from minicm.schedules import EDM, TrigFlow
 
@@ -51,16 +52,10 @@ def said(names, folder, **limits):
 
 ACTS = {
     "network": ("import socket; socket.create_connection(('127.0.0.1', 9), 1)", "no network"),
-    "resolver": (
-        "import urllib.request; urllib.request.urlopen('http://example.org', timeout=1)",
-        "no network",
-    ),
+    "resolver": ("import urllib.request; urllib.request.urlopen('http://example.org', timeout=1)", "no network"),
     "reference": ("from minicm.solvers import heun_step", "minicm.solvers, which holds the answer"),
-    "mutants": ("import minicm.course.solutions.a1", "holds the answer"),
-    "source": (
-        "import minicm; open(minicm.__path__[0] + '/solvers.py').read()",
-        "solvers.py holds the answer",
-    ),
+    "specifications": ("import minicm.course.specs", "holds the answer"),
+    "source": ("import minicm; open(minicm.__path__[0] + '/solvers.py').read()", "solvers.py holds the answer"),
     "process": ("import subprocess; subprocess.run(['true'])", "another process"),
     "shell": ("import os; os.system('true')", "another process"),
     "fork": ("import os; os.fork()", "another process"),
@@ -205,7 +200,7 @@ def test_a_bad_submission_does_not_stop_the_others(hand_in, tmp_path):
     rows = {row["submission"]: row for row in csv.DictReader((tmp_path / "grades.csv").open())}
     assert [rows[name]["score"] for name in ("anna", "bert", "carl")] == ["0", "1", "0"]
     assert "exit code 1" in rows["anna"]["first complaint"]
-    assert "neither student.py nor adapters.py" in rows["carl"]["first complaint"]
+    assert "no student.py" in rows["carl"]["first complaint"]
     with pytest.raises(FileExistsError):
         grading.write_csv(tmp_path / "grades.csv", task, grading.grade_all(task, tmp_path))
 
@@ -285,8 +280,58 @@ def test_the_report_has_gradescopes_form(hand_in):
     _, report = said(("honest", "other"), hand_in("def honest():\n    return 1\n"))
     form = json.loads(json.dumps(grading.gradescope(report)))
     assert form["score"] == 1 and form["visibility"] == "visible"
-    assert [(t["score"], t["max_score"], t["status"]) for t in form["tests"]] == [
-        (1, 1, "passed"),
-        (0, 1, "failed"),
-    ]
+    assert [(t["score"], t["max_score"], t["status"]) for t in form["tests"]] == [(1, 1, "passed"), (0, 1, "failed")]
     assert "there is no function other" in form["tests"][1]["output"]
+
+
+def test_adapters_are_used_where_a_student_writes_some(hand_in):
+    """adapters.py takes the place of student.py, which it may call."""
+    folder = hand_in("def mine():\n    return 1\n")
+    assert "there is no function honest" in said(("honest",), folder)[0]["honest"]
+    (folder / "adapters.py").write_text("import student\n\n\ndef honest():\n    return student.mine()\n")
+    assert said(("honest",), folder)[0]["honest"] == ""
+
+
+def test_checks_that_are_handed_in_are_never_imported(hand_in, tmp_path):
+    """Neither by the grader nor in the submission's own process: the file is not even copied."""
+    (tmp_path / "assignment").mkdir()
+    (tmp_path / "assignment" / "checks.py").write_text(CHECKS.format(title="the grader's"))
+    folder = hand_in("def honest():\n    import checks\n")
+    (folder / "checks.py").write_text(CHECKS.format(title="forged") + f"\nopen({str(tmp_path / 'ran')!r}, 'w')\n")
+    report = grading.grade(assignment_in(tmp_path / "assignment"), folder)
+    assert report.assignment.title == "the grader's" and "No module named 'checks'" in report.results[0].message
+    assert not (tmp_path / "ran").exists()
+
+
+CHECKS = """from minicm.course.kit import Assignment, Task
+
+def check(impl, seed):
+    impl.honest()
+
+ASSIGNMENT = Assignment("it", "{title}", ("honest",), (Task("1", ((1, check),), hints=()),), ())
+"""
+
+
+def test_the_folder_of_an_assignment_cannot_be_read(hand_in, tmp_path):
+    """Its checks and solution, those of the assignments beside it, and in a clone the mutants."""
+    clone = tmp_path / "clone"
+    secrets = [
+        "notebooks/assignments/it/solution.py",
+        "notebooks/assignments/other/solution.py",
+        "tests/course/mutants/it.py",
+    ]
+    for name in ("notebooks/assignments/it/checks.py", "notebooks/assignments/other/checks.py", *secrets):
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        (clone / name).write_text(CHECKS.format(title="it"))
+    for name in secrets:
+        folder = hand_in(f"def honest():\n    return open({str(clone / name)!r}).read()\n", name.replace("/", "-"))
+        report = grading.grade(assignment_in(clone / "notebooks/assignments/it"), folder)
+        assert f"{name.split('/')[-1]} holds the answer" in report.results[0].message
+
+
+@pytest.mark.parametrize("source, words", [("", "defines no ASSIGNMENT"), (None, "holds no checks.py")])
+def test_a_folder_that_is_no_assignment_is_told_in_a_line(tmp_path, source, words):
+    if source is not None:
+        (tmp_path / "checks.py").write_text(source)
+    with pytest.raises(ValueError, match=words):
+        assignment_in(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -11,14 +12,14 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from variants import ASSIGNMENTS, HANDOUTS, ROOT
 
+import minicm
 from minicm.__main__ import main
-from minicm.course.assignments import ASSIGNMENTS
+from minicm.course.export import all_assignments, export
 from minicm.course.selfcheck import attempt, self_check
 
-ROOT = Path(__file__).resolve().parents[2]
-HANDOUTS = ROOT / "notebooks" / "assignments"
-ANSWERS = ("solutions/", "mutants/")
+A1 = str(HANDOUTS / "a1")
 
 
 def code(name):
@@ -28,15 +29,18 @@ def code(name):
     return "\n\n".join("\n".join(line for line in cell.splitlines() if not line.startswith("%")) for cell in cells)
 
 
-def run(name, student, folder):
-    """Run a handout's code as a script beside a student.py, in a process of its own; returns what it prints."""
-    folder.mkdir()
-    shutil.copy(student, folder / "student.py")
-    shutil.copy(HANDOUTS / name / "adapters.py", folder)
-    (folder / "handout.py").write_text(code(name))
-    done = subprocess.run([sys.executable, "handout.py"], cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """A folder that holds what an installed wheel would: the package alone."""
+    place = tmp_path_factory.mktemp("site")
+    shutil.copytree(Path(minicm.__file__).parent, place / "minicm", ignore=shutil.ignore_patterns("__pycache__"))
+    return place
+
+
+def away(command, cwd, wheel):
+    """Run Python in a folder away from the clone, with the package of `wheel` and nothing else of ours."""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"PYTHONPATH": str(wheel)}
+    return subprocess.run([sys.executable, *command], cwd=cwd, env=env, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("name", ASSIGNMENTS)
@@ -48,21 +52,40 @@ def test_a_handout_is_fit_to_be_seen(name):
     assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
     outputs = [output for cell in cells for output in cell["outputs"]]
     assert not [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]
-    assert "is not written yet" in text and f"minicm grade {name}" in text and "<details>" in text
+    assert "is not written yet" in text and "minicm grade . ." in text and "<details>" in text
     for task in ASSIGNMENTS[name].tasks:
         number = task.name.split()[0]
-        assert task.real_thing or f'self_check("{name}", "{number}", mine)' in code(name), task.name
+        assert task.real_thing or f'self_check("{number}", mine)' in code(name), task.name
     assert "/tmp/" not in text and "/home/" not in text and str(ROOT) not in text
 
 
 @pytest.mark.parametrize("name", ASSIGNMENTS)
-def test_a_handout_runs_with_the_solution_plugged_in(name, tmp_path, monkeypatch):
-    """Fast mode; every check of every task says ok, and every cell's assert holds."""
+def test_what_is_exported_runs_with_an_installed_wheel_alone(name, wheel, tmp_path, monkeypatch):
+    """The solution plugged in, fast mode; every check of every task says ok, and every cell's assert holds."""
     monkeypatch.setenv("MINICM_FAST", "1")
-    printed = run(name, ROOT / "minicm" / "course" / "solutions" / f"{name}.py", tmp_path / name)
-    assert "FAIL" not in printed and "not written yet" not in printed
-    checks = sum(len(task.checks) for task in ASSIGNMENTS[name].tasks if not task.real_thing)
-    assert printed.count("ok  ") == checks
+    export([HANDOUTS / name], tmp_path / "out")
+    folder = tmp_path / "out" / name
+    shutil.copy(HANDOUTS / name / "solution.py", folder / "student.py")
+    tasks = "from minicm.course.load import assignment_in; from pathlib import Path; "
+    tasks += "print('checks', sum(len(t.checks) for t in assignment_in(Path()).tasks if not t.real_thing))"
+    (folder / "handout.py").write_text(f"import minicm\nprint(minicm.__file__)\n{code(name)}\n{tasks}\n")
+    done = away(["handout.py"], folder, wheel)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.startswith(str(wheel)) and "FAIL" not in done.stdout and "not written yet" not in done.stdout
+    assert f"checks {done.stdout.count('ok  ')}\n" in done.stdout
+
+
+def test_the_command_grades_with_an_installed_wheel_alone(wheel, tmp_path):
+    """The stubs of all handouts; B2, whose graded set stays in the clone, says that this was the practice set."""
+    export(all_assignments(), tmp_path / "out")
+    for name, assignment in ASSIGNMENTS.items():
+        done = away(
+            ["-m", "minicm", "grade", str(tmp_path / "out" / name), str(tmp_path / "out" / name)], tmp_path, wheel
+        )
+        assert done.returncode == 0, done.stderr[-500:]
+        points = 10 if name == "b2" else assignment.points
+        assert done.stdout.startswith(f"{name}  {assignment.title}: 0 of {points} points")
+        assert ("note: " in done.stdout and "practice set" in done.stdout) == (name == "b2")
 
 
 @pytest.mark.parametrize("assignment", ASSIGNMENTS.values(), ids=ASSIGNMENTS)
@@ -74,9 +97,7 @@ def test_the_rubric_is_that_of_the_checks(assignment):
 def test_export_gives_handouts_and_nothing_else(tmp_path, capsys):
     assert main(["course", "export", str(tmp_path / "out")]) == 0
     files = sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file())
-    assert files == sorted(f"{a}/{f}" for a in ASSIGNMENTS for f in (f"{a}.ipynb", "adapters.py", "student.py"))
-    for path in (tmp_path / "out").rglob("*.py"):
-        assert "course.solutions" not in path.read_text() and "course.mutants" not in path.read_text()
+    assert files == sorted(f"{a}/{f}" for a in ASSIGNMENTS for f in (f"{a}.ipynb", "checks.py", "student.py"))
     for name in ASSIGNMENTS:
         stubs = (tmp_path / "out" / name / "student.py").read_text()
         assert stubs.count("raise NotImplementedError") >= len(ASSIGNMENTS[name].functions)
@@ -84,38 +105,57 @@ def test_export_gives_handouts_and_nothing_else(tmp_path, capsys):
     assert "exists" in capsys.readouterr().err
 
 
-def test_gradescope_and_classroom50_bundles(tmp_path, capsys):
-    """No answer in either; scripts for the assignment that was asked for; torch from where the user says."""
-    target = tmp_path / "a1.zip"
-    command = [
-        "course",
-        "gradescope",
-        str(target),
-        "--assignment",
-        "a1",
-        "--torch-index",
-        "https://example.org/cpu",
-    ]
+def answers(names):
+    """Those of some files that hold an answer, by their name."""
+    words = ("solution", "mutant", "planted", "mutation", "variants")
+    return sorted(name for name in names if any(word in name for word in words))
+
+
+@pytest.mark.parametrize("name, beside", [("a1", []), ("b2", ["assignment/mutation.py", "assignment/planted.py"])])
+def test_gradescope_and_classroom50_bundles(name, beside, tmp_path, capsys):
+    """The package and the checks, and of answers B2's graded set alone; torch from where the user says."""
+    target = tmp_path / "it.zip"
+    command = ["course", "gradescope", str(target), "--assignment", str(HANDOUTS / name)]
+    command += ["--torch-index", "https://example.org/cpu"]
     assert main(command) == 0 and main(command) == 2
     with zipfile.ZipFile(target) as archive:
         names = archive.namelist()
         setup, grade = archive.read("setup.sh").decode(), archive.read("run_autograder").decode()
         assert archive.getinfo("run_autograder").external_attr >> 16 == 0o755
     assert "--index-url https://example.org/cpu torch" in setup and "@" not in setup + grade
-    assert "minicm grade a1 /autograder/submission --json" in grade
-    assert {
-        "package/pyproject.toml",
-        "package/minicm/course/a1.py",
-        "package/minicm/course/worker.py",
-    } <= set(names)
-    assert not [n for n in names if any(a in n for a in ANSWERS) or "__pycache__" in n]
-    assert main(["course", "classroom50", str(tmp_path / "c50"), "--assignment", "a1"]) == 0
-    script = (tmp_path / "c50" / "autograder.py").read_text()
+    assert "minicm grade /autograder/source/assignment /autograder/submission --json" in grade
+    assert {"package/pyproject.toml", "assignment/checks.py", "package/minicm/course/worker.py"} <= set(names)
+    assert answers(names) == beside and not [n for n in names if "__pycache__" in n]
+    folder = tmp_path / "c50"
+    assert main(["course", "classroom50", str(folder), "--assignment", str(HANDOUTS / name)]) == 0
+    script = (folder / "autograder.py").read_text()
     compile(script, "autograder.py", "exec")
-    assert '"grade", "a1"' in script and "classroom50/result/v1" in script and "@" not in script
-    assert not list((tmp_path / "c50").rglob("solutions"))
+    assert "classroom50/result/v1" in script and "@" not in script
+    assert answers(p.relative_to(folder).as_posix() for p in folder.rglob("*")) == beside
     assert main(["course", "gradescope", str(tmp_path / "b.zip")]) == 2
     assert "--assignment" in capsys.readouterr().err
+
+
+def test_a_wheel_is_small():
+    """At most 250 kB: the package as a zip, and some 9 kB about it."""
+    size = io.BytesIO()
+    with zipfile.ZipFile(size, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in packed():
+            archive.write(path, path.relative_to(ROOT))
+    assert len(size.getvalue()) < 241_000
+
+
+def packed():
+    """What hatch packs: the folder minicm/, and of it what git does not ignore."""
+    return [p for p in (ROOT / "minicm").rglob("*") if p.is_file() and "__pycache__" not in p.parts]
+
+
+def test_what_is_packed_into_a_wheel_holds_nothing_of_an_assignment():
+    files = [path.relative_to(ROOT).as_posix() for path in packed()]
+    assert "minicm/course/kit.py" in files and answers(files) == []
+    assert not [f for f in files if Path(f).name in ("student.py", "checks.py", "adapters.py")]
+    assert not [f for f in files if Path(f).stem in ASSIGNMENTS]
+    assert 'packages = ["minicm"]' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -127,16 +167,12 @@ def stubs(tmp_path):
 
 def test_the_classroom50_script_writes_its_result(stubs, tmp_path):
     """All of it but the installs: result.json has the fields of classroom50/result/v1, and the points of the checks."""
-    assert main(["course", "classroom50", str(tmp_path / "c50"), "--assignment", "a1"]) == 0
+    assert main(["course", "classroom50", str(tmp_path / "c50"), "--assignment", A1]) == 0
     script = tmp_path / "c50" / "autograder.py"
     script.write_text(script.read_text().replace('"-m", "pip", "install", "--quiet"]', '"-c", ""]'))
     names = ("CLASSROOM", "ASSIGNMENT", "SUBMISSION_TAG", "COMMIT_URL", "RELEASE_URL")
     done = subprocess.run(
-        [sys.executable, script],
-        cwd=stubs,
-        env=os.environ | dict.fromkeys(names, "x"),
-        capture_output=True,
-        text=True,
+        [sys.executable, script], cwd=stubs, env=os.environ | dict.fromkeys(names, "x"), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-1000:]
     result = json.loads((stubs / "result.json").read_text())
@@ -148,81 +184,72 @@ def test_the_classroom50_script_writes_its_result(stubs, tmp_path):
 @pytest.mark.skipif(not shutil.which("bash"), reason="Gradescope's script is one of bash")
 def test_gradescopes_script_writes_its_results(stubs, tmp_path):
     """run_autograder with this machine's folders in place of Gradescope's: results.json with work, and without any."""
-    assert main(["course", "gradescope", str(tmp_path / "a1.zip"), "--assignment", "a1"]) == 0
-    script = zipfile.ZipFile(tmp_path / "a1.zip").read("run_autograder").decode()
-    command = f"{sys.executable} -m minicm"
-    script = script.replace("/autograder/venv/bin/minicm", command).replace(
-        "/autograder/venv/bin/python", sys.executable
-    )
+    assert main(["course", "gradescope", str(tmp_path / "a1.zip"), "--assignment", A1]) == 0
+    with zipfile.ZipFile(tmp_path / "a1.zip") as archive:
+        archive.extractall(tmp_path / "source")
+    script = (tmp_path / "source" / "run_autograder").read_text()
+    script = script.replace("/autograder/venv/bin/minicm", f"{sys.executable} -m minicm")
+    script = script.replace("/autograder/venv/bin/python", sys.executable)
     (tmp_path / "results").mkdir()
-    for folder, words in (
-        (stubs, "add_noise (student.py"),
-        (tmp_path / "results", "neither student.py nor adapters.py"),
-    ):
-        text = script.replace("/autograder/submission", str(folder)).replace(
-            "/autograder/results", str(tmp_path / "results")
-        )
+    for folder, words in ((stubs, "add_noise (student.py"), (tmp_path / "results", "no student.py")):
+        text = script.replace("/autograder/submission", str(folder)).replace("/autograder", str(tmp_path))
         subprocess.run(["bash", "-c", text], check=True)
         results = json.loads((tmp_path / "results" / "results.json").read_text())
         assert results["score"] == 0 and words in json.dumps(results)
 
 
-def test_the_package_in_a_bundle_works_without_the_answers(tmp_path):
-    """What a student's or a grader's machine gets: every assignment loads, and the command grades the stubs."""
-    assert main(["course", "classroom50", str(tmp_path / "c50"), "--assignment", "a1"]) == 0
-    source = "from minicm.course.assignments import ASSIGNMENTS; import minicm; print(minicm.__file__, *ASSIGNMENTS)"
-    package = tmp_path / "c50" / "package"
-    done = subprocess.run(
-        [sys.executable, "-c", source],
-        env={"PYTHONPATH": str(package)},
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
-    assert done.stdout.split() == [str(package / "minicm" / "__init__.py"), *ASSIGNMENTS], done.stderr[-500:]
+def test_a_bundle_of_b2_has_the_graded_set(tmp_path):
+    """What an autograder's machine gets, away from the clone: thirty planted mistakes and the machine's."""
+    assert main(["course", "classroom50", str(tmp_path / "c50"), "--assignment", str(HANDOUTS / "b2")]) == 0
+    folder = tmp_path / "c50" / "assignment"
+    done = away(["-m", "minicm", "grade", str(folder), str(HANDOUTS / "b2")], tmp_path, tmp_path / "c50" / "package")
+    assert done.stdout.startswith("b2  Be the grader: 0 of 33 points") and "practice" not in done.stdout, done.stderr
 
 
 def test_the_command_refuses_in_one_line(tmp_path, capsys):
     for line, words in (
-        (["grade", "a9", str(tmp_path)], "no assignment 'a9'"),
-        (["grade", "a1", str(tmp_path)], "neither student.py nor adapters.py"),
-        (["grade", "a1", str(tmp_path / "none")], "no folder"),
-        (["grade", "a1", str(tmp_path), "--csv", str(tmp_path / "g.csv")], "holds no folders"),
+        (["grade", str(tmp_path), A1], "holds no checks.py"),
+        (["grade", str(tmp_path / "none"), A1], "holds no checks.py"),
+        (["grade", A1, str(tmp_path)], "no student.py"),
+        (["grade", A1, str(tmp_path / "none")], "no folder"),
+        (["grade", A1, str(tmp_path), "--csv", str(tmp_path / "g.csv")], "holds no folders"),
+        (["course", "gradescope", str(tmp_path / "out"), "--assignment", str(tmp_path)], "holds no checks.py"),
+        (["course", "export", str(tmp_path / "out"), "--assignment", str(tmp_path)], "is not there: a handout is"),
     ):
         assert main(line) == 2
         error = capsys.readouterr().err
         assert words in error and len(error.strip().splitlines()) == 1
-    assert not (tmp_path / "g.csv").exists()
+    assert not (tmp_path / "g.csv").exists() and not (tmp_path / "out").exists()
+
+
+def test_outside_a_clone_export_asks_for_a_folder(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("minicm.course.export.HANDOUTS", tmp_path / "none")
+    assert main(["course", "export", str(tmp_path / "out")]) == 2
+    assert "run this in a clone" in capsys.readouterr().err
+    assert main(["course", "export", str(tmp_path / "out"), "--assignment", A1]) == 0
+    assert sorted(p.name for p in (tmp_path / "out" / "a1").iterdir()) == ["a1.ipynb", "checks.py", "student.py"]
 
 
 def test_the_pytest_view_shows_each_check(tmp_path):
     """The stubs of A1 through pytest, from a student's folder: each check told in one line, and -k works."""
     shutil.copytree(HANDOUTS / "a1", tmp_path / "a1")
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-p",
-        "minicm.course.plugin",
-        "-p",
-        "no:cacheprovider",
-        "--assignment",
-        "a1",
-    ]
-    done = subprocess.run([*command, "-k", "grid"], cwd=tmp_path / "a1", capture_output=True, text=True)
+    command = [sys.executable, "-m", "pytest", "-p", "minicm.course.plugin", "-p", "no:cacheprovider", "--assignment"]
+    done = subprocess.run([*command, ".", "-k", "grid"], cwd=tmp_path / "a1", capture_output=True, text=True)
     assert done.returncode == 1 and "4 failed, 14 deselected" in done.stdout, done.stdout[-1500:] + done.stderr[-500:]
     assert "karras_grid (student.py, line " in done.stdout and "Traceback" not in done.stdout
-    done = subprocess.run([*command[:-1], "a9"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 4 and "no assignment 'a9'" in done.stderr
+    done = subprocess.run([*command, "a9"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 4 and "a9 holds no checks.py" in done.stderr
 
 
-def test_self_check_and_attempt(capsys):
+def test_self_check_and_attempt(capsys, monkeypatch):
+    monkeypatch.chdir(A1)  # as a notebook does
+
     class Half:
         @staticmethod
         def karras_grid(n, *_):
             raise NotImplementedError
 
-    self_check("a1", "2", Half, hints=1)
+    self_check("2", Half, hints=1)
     printed = capsys.readouterr().out
     assert (
         "FAIL 1  karras_grid returns n float64 times" in printed
@@ -232,4 +259,4 @@ def test_self_check_and_attempt(capsys):
     assert attempt(lambda: Half.karras_grid(3)) is None and attempt(lambda: 5) == 5
     assert "is not written yet: write it" in capsys.readouterr().out
     with pytest.raises(ValueError, match="no task '9'"):
-        self_check("a1", "9", Half)
+        self_check("9", Half, folder=HANDOUTS / "a1")

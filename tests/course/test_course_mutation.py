@@ -9,10 +9,9 @@ import inspect
 from types import SimpleNamespace
 
 import pytest
-from test_course import first_complaint, quick, solution
-
-from minicm.course.assignments import ASSIGNMENTS
-from minicm.course.mutation import changes
+from mutation import changes
+from test_course import first_complaint, quick
+from variants import ASSIGNMENTS, solution
 
 RANDN = "torch.randn(rank, W.shape[1], generator=generator, dtype=W.dtype)"
 NORMAL = "torch.randn(n, generator=generator, dtype=torch.float64)"
@@ -78,63 +77,15 @@ EQUIVALENT = {  # no mistakes: what the changed solution computes is the same, o
     },
 }
 
-SWAPS = {
-    "t": "s",
-    "s": "t",
-    "x": "x_t",
-    "x_t": "x0",
-    "x_s": "x_t",
-    "f": "f_target",
-    "f_target": "f",
-    "eps": "x0",
-}
-SWAPS |= {
-    "low": "high",
-    "kept": "now",
-    "now": "kept",
-    "slope_s": "slope_t",
-    "slope_t": "slope_s",
-    "a": "b",
-    "b": "a",
-    "alpha_s": "alpha_t",
-}
-SWAPS |= {
-    "s0": "s1",
-    "s1": "s0",
-    "k": "K",
-    "mean": "std",
-    "std": "mean",
-    "step": "d",
-    "d": "step",
-    "alpha": "sigma",
-    "sigma": "alpha",
-    "u": "s",
-    "x0_hat": "x",
-    "x_u": "x0_hat",
-    "forward": "inverse",
-    "inverse": "forward",
-    "known": "y",
-    "z": "x",
-    "angle": "whole",
-    "share_a": "fraction",
-    "D_c": "D_null",
-    "D_null": "D_c",
-    "label": "w",
-    "w": "label",
-    "teacher": "f",
-    "merged": "layer",
-    "F": "F_target",
-    "F_target": "F",
-    "dx": "x",
-    "dt": "t",
-    "cos": "sin",
-    "sin": "cos",
-    "value": "dF",
-    "dF": "value",
-    "g": "x",
-    "r": "c",
-    "c": "r",
-}
+SWAPS = {  # names, and what each is taken for
+    "t": "s", "s": "t", "x": "x_t", "x_t": "x0", "x_s": "x_t", "f": "f_target", "f_target": "f", "eps": "x0",
+    "low": "high", "kept": "now", "now": "kept", "slope_s": "slope_t", "slope_t": "slope_s", "a": "b", "b": "a",
+    "alpha_s": "alpha_t", "s0": "s1", "s1": "s0", "k": "K", "mean": "std", "std": "mean", "step": "d", "d": "step",
+    "alpha": "sigma", "sigma": "alpha", "u": "s", "x0_hat": "x", "x_u": "x0_hat", "forward": "inverse",
+    "inverse": "forward", "known": "y", "z": "x", "angle": "whole", "share_a": "fraction", "D_c": "D_null",
+    "D_null": "D_c", "label": "w", "w": "label", "teacher": "f", "merged": "layer", "F": "F_target", "F_target": "F",
+    "dx": "x", "dt": "t", "cos": "sin", "sin": "cos", "value": "dF", "dF": "value", "g": "x", "r": "c", "c": "r",
+}  # fmt: skip
 
 
 def changed(name):

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 import minicm
-from minicm.__main__ import RECIPES
+from minicm.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parents[2]
 GENERATED = {"reference", "notebooks", "_build"}  # below docs/, written by the build
@@ -26,10 +26,6 @@ PAGES = [
     ROOT / "README.md",
     *(p for p in sorted((ROOT / "docs").rglob("*.md")) if not GENERATED & set(p.relative_to(ROOT).parts[1:-1])),
 ]
-STUDENTS = (
-    "minicm.course.solutions.",
-    "minicm.course.mutants.",
-)  # written as a student would, right and wrong
 CUT = {"steps=2500": "steps=20"}  # a training that a page shows in full is begun here, no more
 
 
@@ -97,7 +93,6 @@ def test_what_a_page_names_is_there(page):
 
 def modules() -> list[types.ModuleType]:
     names = [m.name for m in pkgutil.walk_packages(minicm.__path__, "minicm.") if "._" not in m.name]
-    names = [name for name in names if not name.startswith(STUDENTS)]
     return [importlib.import_module(name) for name in ["minicm", *names]]
 
 

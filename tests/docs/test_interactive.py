@@ -17,6 +17,8 @@ from minicm.times import karras_grid
 PAGE = Path(__file__).parents[2] / "docs" / "_static" / "interactive"
 REACH = 3.6  # half the side of the page's plane
 PER_NOISE = (1 + math.asinh(80 / 0.5) / 6) / (80**2 + 0.5**2) ** 0.5 / REACH / 2  # sides of the plane
+FLAGS = """headless=new no-sandbox disable-gpu disable-dev-shm-usage no-first-run disable-background-networking
+disable-component-update disable-sync window-size=1100,1000"""
 webdriver = pytest.importorskip("selenium.webdriver")
 pytestmark = [
     pytest.mark.browser,
@@ -28,18 +30,7 @@ pytestmark = [
 def browser(tmp_path_factory):
     options = webdriver.ChromeOptions()
     profile = tmp_path_factory.mktemp("profile")
-    for flag in (
-        "headless=new",
-        "no-sandbox",
-        "disable-gpu",
-        "disable-dev-shm-usage",
-        "no-first-run",
-        "disable-background-networking",
-        "disable-component-update",
-        "disable-sync",
-        "window-size=1100,1000",
-        f"user-data-dir={profile}",
-    ):
+    for flag in (*FLAGS.split(), f"user-data-dir={profile}"):
         options.add_argument(f"--{flag}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     service = webdriver.ChromeService(shutil.which("chromedriver"))

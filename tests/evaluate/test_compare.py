@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from functools import partial
 
 import pytest
@@ -14,7 +12,8 @@ from docs.studies import bands
 from minicm.data.mixtures import GaussianMixture
 from minicm.denoiser import Denoiser, InClock
 from minicm.evaluate import compare
-from minicm.evaluate.compare import Remembered, Task, comparison_figure, comparison_table, cost, steps_within
+from minicm.evaluate.budget import cost, steps_within
+from minicm.evaluate.compare import Remembered, Task, comparison_figure, comparison_table
 from minicm.evaluate.points import against_teacher, evaluate, evaluate_teacher
 from minicm.metrics import consistency_error
 from minicm.nets.mlp import MLP
@@ -23,7 +22,7 @@ from minicm.objectives.dsm import DSM
 from minicm.objectives.scm import SCM
 from minicm.objectives.tcd import TCD
 from minicm.recipes import points
-from minicm.runs.folder import claimed
+from minicm.runs.folder import alone
 from minicm.runs.run import Recipe
 from minicm.schedules import EDM, TrigFlow
 from minicm.times import karras_grid
@@ -56,12 +55,7 @@ LEARNED = small(seed=1).requires_grad_(False)
         (lambda: student(CD(LEARNED, grid=karras_grid(18)), small(t_min=0.002)), 3 + 1 + 2),  # Heun
         (lambda: points.mixture_sct(), 3 + 2),  # the target and its derivative in one
         (lambda: student(SCM(InClock(LEARNED, TrigFlow())), small(TrigFlow())), 3 + 2 + 1),
-        (
-            lambda: student(
-                TCD(LEARNED, skip=1, w_range=None, grid=karras_grid(18)), small(t_min=0.002, second_time=True)
-            ),
-            3 + 1 + 1,  # Euler
-        ),
+        (lambda: student(TCD(LEARNED, skip=1, grid=karras_grid(18)), small(t_min=0.002, second_time=True)), 3 + 1 + 1),
     ],
 )
 def test_the_cost_is_what_a_loss_calls_the_networks_for(make, expected):
@@ -99,7 +93,6 @@ def tiny(monkeypatch):
         monkeypatch.setattr(compare, name, partial(measure, n=20))
     monkeypatch.setattr("minicm.evaluate.points.consistency_error", partial(consistency_error, n=10))
     monkeypatch.setattr(compare, "against_teacher", partial(against_teacher, n=20))
-    monkeypatch.setattr(compare, "matmul_rate", lambda: 1.0)
     trained, run = [], compare.run
     monkeypatch.setattr(compare, "run", lambda name, *rest: trained.append(name) or run(name, *rest))
     return trained
@@ -161,15 +154,15 @@ def test_without_a_budget_recipes_have_their_own_length_and_make_bands(tiny, tmp
     assert {(r["method"], r["steps"]) for r in own} == {("teacher", 9), ("CD exact", 7), ("CD", 7)}
     found = bands.bands([tmp_path])
     assert set(found) == {"tiny-teacher ring", "tiny-cd ring"}
-    low, high = found["tiny-cd ring"]["1-step RMSE"]
     values = [r["rows"]["1-step RMSE"] for r in own if r["method"] != "teacher"]
-    assert (low, high) == (min(values), max(values))
+    edges = [float(f"{edge:.4g}") for edge in (min(values), max(values))]
+    assert found["tiny-cd ring"]["1-step RMSE"] == edges
     kept = tmp_path.with_name("bands.json")
     kept.write_text('{"another ring": {}, "tiny-cd ring": {"gone": [0, 1]}}')
     assert bands.update([tmp_path], kept) == ["tiny-cd ring", "tiny-teacher ring"]
     merged = json.loads(kept.read_text())
     assert merged["another ring"] == {} and "gone" not in merged["tiny-cd ring"]
-    assert merged["tiny-cd ring"]["1-step RMSE"] == pytest.approx([low, high], rel=1e-3)  # four digits
+    assert merged["tiny-cd ring"]["1-step RMSE"] == edges
 
 
 def test_unknown_methods_are_refused(tmp_path):
@@ -180,40 +173,31 @@ def test_unknown_methods_are_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-# ------------------------------------------------------------------------------ several at one folder
-HOLD = """
-import fcntl, sys, time
-file = open(sys.argv[1], "w")
-fcntl.flock(file, fcntl.LOCK_EX)
-print("held", flush=True)
-time.sleep(60)
-"""
+# --------------------------------------------------------------------------------- several processes
+def test_several_folders_make_one_table(tiny, tmp_path, capsys):
+    """Two processes take a seed each; the table of both counts a training that both have done once."""
+    go(tmp_path / "a", seeds=(0,))
+    go(tmp_path / "b", seeds=(0, 1))
+    go(tmp_path / "b", seeds=(1,), evaluations=1280)  # another budget is another table
+    capsys.readouterr()
+    before = len(tiny)
+    go(tmp_path / "a", seeds=(0,), also=(tmp_path / "b",))
+    assert len(tiny) == before
+    assert "| ring | CD | 2 | 13 x 8 |" in capsys.readouterr().out
+    mine = Task("CD", "ring", 0, 640).record(tmp_path / "a")
+    mine.write_text(json.dumps(json.loads(mine.read_text()) | {"seconds": 99.0}))
+    for order, first in (("ab", True), ("ba", False)):
+        found = {
+            (r["method"], r["seed"], r["evaluations"]): r for r in compare.read(*(tmp_path / name for name in order))
+        }
+        assert len(found) == 9 and (found["CD", 0, 640]["seconds"] == 99.0) == first
 
 
-def test_a_task_has_one_process_and_a_dead_one_lets_go(tmp_path):
+def test_a_folder_has_one_process(tiny, tmp_path):
     pytest.importorskip("fcntl", reason="Windows has no such locks")
-    path = tmp_path / "task.lock"
-    command = [sys.executable, "-c", HOLD, str(path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout.readline() == "held\n"
-        with claimed(path) as mine:
-            assert not mine
-        other.kill()
-    with claimed(path) as mine:
-        assert mine
-        with claimed(path) as again:
-            assert not again
-
-
-def test_a_task_of_another_process_is_left_to_it(tiny, tmp_path, monkeypatch):
-    pytest.importorskip("fcntl", reason="Windows has no such locks")
-    task = Task("CD exact", "ring", 0, 640)
-    tmp_path.mkdir(exist_ok=True)
-    with claimed(task.folder(tmp_path).with_suffix(".lock")):
-        assert not compare._do(task, tmp_path, Remembered(RING))
-    assert tiny == []
-    assert not compare._do(Task("CD", "ring", 0, 640), tmp_path, Remembered(RING))  # its teacher is not there
-    assert compare._do(task, tmp_path, Remembered(RING)) and tiny == ["compare-CD-exact"]
+    with alone(tmp_path), pytest.raises(FileExistsError, match="another process trains in"):
+        go(tmp_path)
+    assert tiny == [] and go(tmp_path, seeds=(0,)) == 0
 
 
 # ------------------------------------------------------------------------------------- what is reported
@@ -221,10 +205,9 @@ def record(method, seed, error, data="ring") -> dict:
     names = ["1-step RMSE", "1-step median", "2-step median", "4-step median"]
     if method == "teacher":
         names = ["Heun-40 RMSE", "Heun-40 median"]
-    size = {"steps": 10, "batch": 100, "cost": 4, "seconds": 1.0}
     floors = {"Heun-40 median": 0.001} if method == "teacher" else {"1-step RMSE": 0.0}
-    rows = dict.fromkeys(names, error)
-    return {"method": method, "data": data, "seed": seed, "rows": rows, "floors": floors} | size
+    size = {"steps": 10, "batch": 100, "cost": 4, "seconds": 1.0}
+    return {"method": method, "data": data, "seed": seed, "rows": dict.fromkeys(names, error), "floors": floors} | size
 
 
 RECORDS = [

@@ -8,8 +8,9 @@ import torch
 from minicm.data.mixtures import GaussianMixture
 from minicm.data.toy import TwoMoons
 from minicm.evaluate.points import evaluate, evaluate_teacher
-from minicm.evaluate.rows import Row, table
-from minicm.metrics import ExactConsistency
+from minicm.evaluate.rows import table
+from minicm.metrics import ExactConsistency, Row
+from minicm.metrics.rows import line, markdown
 from minicm.sampling import LEVELS, sampling_times
 from minicm.schedules import EDM, TrigFlow
 
@@ -73,3 +74,9 @@ def test_a_verdict_is_half_as_much_again_as_the_farthest_seed(value, verdict):
 def test_the_table_shows_value_floor_band_and_verdict():
     line = table([Row("energy", 0.012344, 0.01, 0.002, (0.01, 0.02))]).splitlines()[-1]
     assert line == "| energy | 0.01234 | 0.01 ± 0.002 | 0.01 .. 0.02 | as expected |"
+
+
+def test_a_markdown_table_has_words_on_the_left_and_numbers_on_the_right():
+    text = markdown(("a", "b", "c"), [("x", "y", "1")], left=2)
+    assert text.splitlines() == ["| a | b | c |", "|---|---|---:|", "| x | y | 1 |"]
+    assert markdown(("a", "b"), []) + "\n" + line(("x", "1")) == markdown(("a", "b"), [("x", "1")])

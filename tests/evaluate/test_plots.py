@@ -10,6 +10,8 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from exact import seeded
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
@@ -28,10 +30,6 @@ RING = GaussianMixture.ring()
 EXACT_F = ExactConsistency(RING)
 
 
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def untrained(schedule=EDM(), t_min=0.002, dim=2) -> Denoiser:
     """c_skip x: its last layer is zero."""
     return Denoiser(MLP(dim, width=8, depth=2), schedule, t_min=t_min)
@@ -45,6 +43,12 @@ ERRORS = {
 }
 LINE = GaussianMixture([[-1.0], [1.2]], [[[0.04]], [[0.12]]], [0.3, 0.7])
 SEEDS = {n: [0.1 / n, 0.12 / n] for n in (1, 2, 4)}
+ORDERS = {"Euler": [0.4, 0.2, 0.1], "Heun": [0.16, 0.04, 0.01]}
+LOGS = {"CD": (range(0, 100, 10), np.linspace(2, 1, 10)), "CT": ([0, 10], [1.0, 0.5])}
+PANELS = {
+    "median error": ({"exact": [0.001, 0.01, 0.02]}, {"student": [0.3, 0.1, 0.2]}),
+    "RMSE": ({}, {"student": [0.3, 0.1, 0.2], "teacher": [0.1, 0.1, 0.1]}),
+}
 LEVELS = [0.002, 0.1, 1.5, 80.0]
 PAIRS = torch.full((4, 4), 0.03).where(torch.ones(4, 4).tril(-1).bool(), torch.nan)
 FIGURES = {
@@ -62,27 +66,13 @@ FIGURES = {
     "samples, VP": lambda seed: plots.samples(RING, CHAIN, n=50, generator=seeded(seed)),
     "samples, no mixture": lambda seed: plots.samples(TwoMoons(), TRIG, n=50, generator=seeded(seed)),
     "error_against_time": lambda seed: plots.error_against_time(ERRORS),
-    "convergence": lambda seed: plots.convergence(
-        [25, 50, 100], {"Euler": [0.4, 0.2, 0.1], "Heun": [0.16, 0.04, 0.01]}
-    ),
+    "convergence": lambda seed: plots.convergence([25, 50, 100], ORDERS),
     "boundary": lambda seed: plots.boundary(RING, METHODS, n=20, generator=seeded(seed)),
     "boundary, VP": lambda seed: plots.boundary(RING, CHAIN, n=20, generator=seeded(seed)),
-    "losses": lambda seed: plots.losses(
-        {"CD": (range(0, 100, 10), np.linspace(2, 1, 10)), "CT": ([0, 10], [1.0, 0.5])}
-    ),
+    "losses": lambda seed: plots.losses(LOGS),
     "curricula": lambda seed: plots.curricula(1000),
-    "curves": lambda seed: plots.curves(
-        [1, 5, 20],
-        {
-            "median error": ({"exact": [0.001, 0.01, 0.02]}, {"student": [0.3, 0.1, 0.2]}),
-            "RMSE": ({}, {"student": [0.3, 0.1, 0.2], "teacher": [0.1, 0.1, 0.1]}),
-        },
-        xlabel="skip k",
-        title="The skip",
-    ),
-    "pairs": lambda seed: plots.pairs(
-        LEVELS, {"of the distance": PAIRS, "of the spread": PAIRS / 10}, title="All pairs"
-    ),
+    "curves": lambda seed: plots.curves([1, 5, 20], PANELS, xlabel="skip k", title="The skip"),
+    "pairs": lambda seed: plots.pairs(LEVELS, {"of the distance": PAIRS, "of the spread": PAIRS / 10}, title="All"),
     "roles": lambda seed: plots.roles(),
     "roles, CT": lambda seed: plots.roles(teacher=False),
 }
@@ -94,8 +84,6 @@ def drawn() -> dict[str, tuple[Figure, bytes]]:
 
 
 def pixels(figure: Figure) -> bytes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return bytes(canvas.buffer_rgba())
@@ -104,10 +92,7 @@ def pixels(figure: Figure) -> bytes:
 def written(figure: Figure) -> dict[str, Bbox]:
     """Titles, axis labels and legends that are to be seen, and where they stand."""
     axes = [ax for ax in figure.axes if ax.axison]
-    texts: list = [
-        figure._suptitle,
-        *(part for ax in axes for part in (ax.title, ax.xaxis.label, ax.yaxis.label)),
-    ]
+    texts = [figure._suptitle, *(part for ax in axes for part in (ax.title, ax.xaxis.label, ax.yaxis.label))]
     texts += [*figure.legends, *(legend for ax in axes if (legend := ax.get_legend()))]
     names = (f"{i}: {part.get_text() if isinstance(part, Text) else 'legend'}" for i, part in enumerate(texts))
     shown = {name: part for name, part in zip(names, texts) if not isinstance(part, Text) or part.get_text()}
@@ -195,10 +180,7 @@ def test_samples_of_the_exact_function_have_no_outliers_and_those_of_another_are
 
 def test_error_against_time_draws_the_numbers_it_is_given():
     median, rmse = plots.error_against_time(ERRORS).axes
-    assert median.lines[1].get_ydata().tolist() == [0.05, 0.2] and rmse.lines[1].get_ydata().tolist() == [
-        0.1,
-        0.4,
-    ]
+    assert [ax.lines[1].get_ydata().tolist() for ax in (median, rmse)] == [[0.05, 0.2], [0.1, 0.4]]
     assert "0.4" in rmse.get_legend().texts[1].get_text()
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from exact import seeded
 
 from minicm.data.mixtures import GaussianMixture
 from minicm.data.trajectories import Regression, Trajectories
@@ -19,19 +20,12 @@ from minicm.times import LogNormalAngles
 from minicm.train import TrainConfig, train
 
 RING = GaussianMixture.ring()
-CLOCKS = {
-    "EDM": {},
-    "TrigFlow": {"schedule": TrigFlow(), "t_min": 0.0, "law": LogNormalAngles()},
-}
+CLOCKS = {"EDM": {}, "TrigFlow": {"schedule": TrigFlow(), "t_min": 0.0, "law": LogNormalAngles()}}
 
 
 @pytest.fixture(params=CLOCKS)
 def known(request):
     return Trajectories(RING, n=40, m=5, **CLOCKS[request.param])
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def drawn(known: Trajectories):

@@ -17,6 +17,7 @@ from minicm.nets.lora import lora_state
 from minicm.recipes import guided, points
 from minicm.runs.run import RunOptions, run
 from minicm.sampling import sample
+from minicm.times import quadratic_grid
 from minicm.train import TrainConfig
 
 BRIEF = TrainConfig(steps=2, batch=16, lr=1e-3)
@@ -37,8 +38,7 @@ def runs(tmp_path_factory):
         "mixture-style-lora": (guided.mixture_style_lora, {"data": "turned", "teacher": teacher}),
     }
     for name, (recipe, options) in needs.items():
-        made = recipe(**options, config=BRIEF)
-        run(name, made, options, RunOptions(folder=folder / name, quiet=True))
+        run(name, recipe(**options, config=BRIEF), options, RunOptions(folder=folder / name, quiet=True))
     return folder
 
 
@@ -119,28 +119,24 @@ def test_a_run_of_the_wrong_kind_is_refused(runs, tmp_path, line, complaint, cap
 def test_adapters_start_from_the_teacher_and_live_in_files_of_their_own(runs, tmp_path):
     base, lcm, style = (load_model(runs / f"mixture-{name}") for name in ("guided-teacher", "lcm-lora", "style-lora"))
     x, t, label = torch.randn(6, 2), torch.full((6,), 500.0), torch.arange(6) % 2
-    for i, model in enumerate((lcm, style)):
-        save_checkpoint(tmp_path / f"{i}.safetensors", lora_state(model.net))
-    adapters = [load_checkpoint(tmp_path / f"{i}.safetensors") for i in range(2)]
-    assert torch.equal(guided.composed(base, (adapters[0], 0.0), (adapters[1], 0.0))(x, t, label), base(x, t, label))
-    assert torch.equal(guided.composed(base, (adapters[0], 1.0))(x, t, label), lcm(x, t, label))
-    assert torch.equal(guided.composed(base, (adapters[1], 1.0))(x, t, label), style(x, t, label))
+    adapters = []
     for model in (lcm, style):
+        save_checkpoint(tmp_path / "adapter.safetensors", lora_state(model.net))
+        adapters.append(load_checkpoint(tmp_path / "adapter.safetensors"))
+        assert torch.equal(guided.composed(base, (adapters[-1], 1.0))(x, t, label), model(x, t, label))
+        kept = model.net.state_dict()
         for name, weight in base.net.state_dict().items():
-            kept = model.net.state_dict()
             original = name.removesuffix("weight") + "parametrizations.weight.original"
             assert torch.equal(kept.get(name, kept.get(original)), weight), "the base has moved"
+    none = guided.composed(base, *((adapter, 0.0) for adapter in adapters))
+    assert torch.equal(none(x, t, label), base(x, t, label))
 
 
 def test_adapters_on_top_of_adapters_are_read_back(runs, tmp_path):
     """The acceleration distilled from a style: the teacher's adapters stay, the new ones come on top."""
     options = {"teacher": runs / "mixture-style-lora", "data": "turned", "w": 1.0}
-    done = run(
-        "mixture-lcm-lora",
-        guided.mixture_lcm_lora(**options, rank=3, config=BRIEF),
-        options,
-        RunOptions(folder=tmp_path / "own", quiet=True),
-    )
+    recipe = guided.mixture_lcm_lora(**options, rank=3, config=BRIEF)
+    done = run("mixture-lcm-lora", recipe, options, RunOptions(folder=tmp_path / "own", quiet=True))
     x, t, label = torch.randn(6, 2), torch.full((6,), 500.0), torch.arange(6) % 2
     back = load_model(tmp_path / "own")
     assert torch.equal(back(x, t, label), done.ema(x, t, label))
@@ -158,7 +154,7 @@ def test_turning_a_mixture_turns_its_points_and_its_flow():
 
 
 def test_the_skips_close_in_on_the_data():
-    grid = guided.quadratic_grid()
+    grid = quadratic_grid()
     assert grid[0] == 0 and grid[-1] == guided.CLOCK.t_max and (grid.diff() > 0).all()
     assert grid[1] < 20 < grid[-1] - grid[-2]  # against LCM's equal skips of 20
 
@@ -171,12 +167,7 @@ def test_the_exact_guided_student_scores_zero():
 
 
 def test_sampling_times_are_those_of_lcms_scheduler():
-    assert evaluation.SAMPLING[4] == [
-        1000.0,
-        760.0,
-        500.0,
-        260.0,
-    ]  # 999, 759, 499, 259 there: our t is one more
+    assert evaluation.SAMPLING[4] == [1000.0, 760.0, 500.0, 260.0]  # 999, 759, 499, 259 there: our t is one more
 
 
 # ------------------------------------------------------------------------------------------------ TCD

@@ -1,4 +1,4 @@
-"""Grades @ASSIGNMENT@ in Classroom 50: runs in the student's checkout and writes result.json (schema classroom50/result/v1)."""
+"""Grades the assignment beside this file in Classroom 50: runs in the student's checkout and writes result.json (schema classroom50/result/v1)."""
 
 import datetime
 import json
@@ -16,8 +16,17 @@ subprocess.run([*PIP, str(HERE / "package")], check=True)
 
 with tempfile.TemporaryDirectory() as folder:
     report = Path(folder) / "results.json"
-    command = [sys.executable, "-m", "minicm", "grade", "@ASSIGNMENT@", ".", "--json", str(report)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "minicm",
+        "grade",
+        str(HERE / "assignment"),
+        str(Path.cwd()),
+        "--json",
+        str(report),
+    ]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)  # not where a student's torch.py may lie
     print(done.stdout, done.stderr, sep="\n")
     graded = json.loads(report.read_text()) if report.exists() else {"tests": []}
 
