@@ -26,6 +26,7 @@ import torch
 from minicm.data.cifar10 import BATCHES, RECORD, TEST, TRAIN, Cifar10
 from minicm.data.mixtures import GaussianMixture
 from minicm.denoiser import Denoiser
+from minicm.metrics.rows import markdown
 from minicm.nets.mlp import MLP
 from minicm.objectives.base import Objective
 from minicm.objectives.cd import CD
@@ -387,34 +388,32 @@ def spread(values: Iterable[float]) -> dict[str, float]:
 
 # ------------------------------------------------------------------------------------------------ the report
 NAN = float("nan")  # where a system does not tell how much memory was held
-COLUMNS = ("steps_per_second", "samples_per_second", "tflops", "share_of_matmul", "over_plain")
+RATES = ("steps_per_second", "samples_per_second", "tflops", "share_of_matmul", "over_plain")
 
 
 def render(report: Report) -> str:
     """The report as Markdown tables; a number stands before its quartiles."""
     about, scene = report["machine"], report["scene"]
-    lines = [
-        f"{about['gpu'] or about['processor']}, {about['threads']} of {about['cores']} threads, torch {about['torch']}, "
-        f"Python {about['python']}, commit {about['commit'] or 'unknown'}",
-        ", ".join(f"{name} {value}" for name, value in scene.items()) + "; median (quartiles) of the rounds",
-        "",
-        "| objective | GFLOP a step | | steps/s | samples/s | TFLOP/s | share of matmul | over plain loop | MB |",
-        "|---|---:|---|---:|---:|---:|---:|---:|---:|",
-    ]
+    steps, drawn = [], []
     for name, part in report["training"].items():
         for setting in (key for key, row in part.items() if isinstance(row, dict) and "tflops" in row):
-            cells = " | ".join(cell(part[setting].get(column)) for column in COLUMNS)
-            lines.append(
-                f"| {name} | {part['gflop']:.3g} | {setting} | {cells} | {part['peak_memory_mb'] or NAN:.0f} |"
-            )
-        lines += [f"| {name} | | {it}: not measured, {why} | | | | | | |" for it, why in part["not_measured"].items()]
-    lines += ["", f"| {scene['drawn']} samples in | evaluations | seconds |", "|---|---:|---:|"]
+            cells = [cell(part[setting].get(rate)) for rate in RATES]
+            steps.append((name, setting, f"{part['gflop']:.3g}", *cells, f"{part['peak_memory_mb'] or NAN:.0f}"))
+        steps += [(name, f"{setting}: {why}", *[""] * 7) for setting, why in part["not_measured"].items()]
     for name, row in report["sampling"].items():
-        lines.append(f"| {name} | {row.get('evaluations', '')} | {row.get('not_measured') or cell(row['seconds'])} |")
+        drawn.append((name, str(row.get("evaluations", "")), row.get("not_measured") or cell(row["seconds"])))
     if "exact_flow" in report:
-        lines.append(f"| the exact flow | | {cell(report['exact_flow']['seconds'])} |")
+        drawn.append(("the exact flow", "", cell(report["exact_flow"]["seconds"])))
     memory = ", ".join(f"{name} {mb or NAN:.0f}" for name, mb in report["peak_memory_mb"].items())
-    return "\n".join([*lines, "", f"Most memory held up to the end of each part, MB: {memory}"])
+    return f"""{about["gpu"] or about["processor"]}, {about["threads"]} of {about["cores"]} threads, \
+torch {about["torch"]}, Python {about["python"]}, commit {about["commit"] or "unknown"}
+{", ".join(f"{name} {value}" for name, value in scene.items())}; median (quartiles) of the rounds
+
+{markdown(("objective", "setting", "GFLOP a step", *(rate.replace("_", " ") for rate in RATES), "MB"), steps, left=2)}
+
+{markdown((f"{scene['drawn']} samples in", "evaluations", "seconds"), drawn)}
+
+Most memory held up to the end of each part, MB: {memory}"""
 
 
 def cell(number: dict[str, float] | None) -> str:

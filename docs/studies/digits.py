@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,9 +19,9 @@ from matplotlib.figure import Figure
 from minicm.checkpoint import load_model, load_trained
 from minicm.data.digits import Digits
 from minicm.evaluate.pictures import few_steps, many_steps
-from minicm.evaluate.rows import Row
 from minicm.evaluate.trained import evaluate_trained
 from minicm.metrics.consistency import time_grid
+from minicm.metrics.rows import Row, markdown
 from minicm.plots.images import along_a_trajectory, edited, few_step_samples, interpolated, nearest_training
 from minicm.sampling import LEVELS
 
@@ -53,26 +52,25 @@ def by_sampling(rows: list[Row]) -> dict[str, dict[str, Row]]:
     return found
 
 
-def lines(folders: list[Path]) -> Iterator[str]:
+def table(folders: list[Path]) -> str:
     """A Markdown table: a line for each run and way of sampling, under the floors."""
     runs = {folder: by_sampling(evaluated(folder)) for folder in folders}
     first = next(iter(runs[folders[0]].values()))
     unit = first["class Frechet"].value
-    yield "| recipe | steps x batch | sampling | " + " | ".join(("x teacher", *MEASURES)) + " |"
-    yield "|---|---:|---|" + "---:|" * (1 + len(MEASURES))
-    yield "| *held-out digits* | | | " + cells({name: row.floor or 0.0 for name, row in first.items()}, unit) + " |"
+    rows = [["*held-out digits*", "", "", *cells({name: row.floor or 0.0 for name, row in first.items()}, unit)]]
     for folder, samplings in runs.items():
         header = load_trained(folder).header
         name, config = header["recipe"], header["config"]
         for sampling, measures in samplings.items():
             values = cells({measure: row.value for measure, row in measures.items()}, unit)
-            yield f"| {name} | {config['steps']} x {config['batch']} | {sampling} | {values} |"
+            rows.append([name, f"{config['steps']} x {config['batch']}", sampling, *values])
             name = ""
+    return markdown(("recipe", "steps x batch", "sampling", "x teacher", *MEASURES), rows, left=3)
 
 
-def cells(values: dict[str, float], unit: float) -> str:
+def cells(values: dict[str, float], unit: float) -> list[str]:
     """The Frechet distance in units of the teacher's, and then all measures."""
-    return " | ".join([f"{values['class Frechet'] / unit:.2f}", *(f"{values[name]:.3g}" for name in MEASURES)])
+    return [f"{values['class Frechet'] / unit:.2f}", *(f"{values[name]:.3g}" for name in MEASURES)]
 
 
 def figures(folder: Path) -> dict[str, Figure]:
@@ -106,8 +104,7 @@ def main(arguments: list[str]) -> None:
     torch.set_num_threads(1)
     what, *paths = arguments
     if what == "table":
-        for line in lines([Path(path) for path in paths]):
-            print(line, flush=True)
+        print(table([Path(path) for path in paths]))
     else:
         for name, figure in figures(Path(paths[0])).items():
             figure.savefig(Path(paths[1]) / f"{name}.png")

@@ -20,9 +20,9 @@ from minicm.data.cifar10 import Cifar10
 from minicm.data.digits import Digits
 from minicm.data.points import Points
 from minicm.denoiser import Denoiser, Guided
-from minicm.evaluate.rows import Row
-from minicm.metrics.consistency import paired_error, rms, time_grid
+from minicm.metrics.consistency import paired_error, time_grid
 from minicm.metrics.images import Reference, measure_images
+from minicm.metrics.rows import Row, error_rows
 from minicm.nets.classifier import Classifier
 from minicm.runs.fit import fit
 from minicm.sampling import LEVELS, sample, sampling_times
@@ -112,10 +112,7 @@ def against_its_teacher(
     """One step of a student against 40 Heun steps of its own teacher from the same noise, in units of sigma_d."""
     truth = many_steps(teacher, x_T, label, w=w or 0.0)
     error = paired_error(few_steps(f, x_T, label, 1, w=w), truth, f.sigma_data)
-    return [
-        Row("1-step RMSE to the teacher", rms(error)),
-        Row("1-step median to the teacher", error.median().item()),
-    ]
+    return error_rows("1-step", error, to=" to the teacher")
 
 
 def measured(name: str, x: Tensor, label: Tensor, reference: Reference, seed: int) -> list[Row]:

@@ -52,7 +52,7 @@ from minicm.runs.run import Recipe
 from minicm.times import T_MIN, LogNormalIndex, LogNormalTimes, karras_grid
 from minicm.train import TrainConfig, device_named
 
-HUBER = pseudo_huber(0.03)  # iCT's .00054 sqrt(3072), of a whole picture's difference
+HUBER = 0.03  # iCT's .00054 sqrt(3072), of a whole picture's difference
 DROPPED = 0.1  # share of labels that are dropped
 
 TEACHER = TrainConfig(steps=20_000, batch=256, lr=1e-3, warmup=500)
@@ -122,7 +122,7 @@ def cifar10_cd(*, teacher: Path, source: Source = Source(), config: TrainConfig 
         teaching,
         grid=partial(doubling_karras, s1=64),
         index_law=LogNormalIndex(-0.5, 2.0),
-        distance=HUBER,
+        distance=pseudo_huber(HUBER),
         weight=gentle_gap,
     )
     return Recipe(student(teaching), objective, source.labelled(config.device), config)
@@ -132,7 +132,7 @@ def cifar10_ct(
     *, source: Source = Source(), size: Size = Size(), config: TrainConfig = replace(TEACHER, lr=4e-4)
 ) -> Recipe:
     """Consistency training on CIFAR-10 from random weights, with the settings found for 2-D."""
-    objective = CT(mu0=0.0, index_law=LogNormalIndex(-0.5, 2.0), distance=HUBER, weight=gentle_gap)
+    objective = CT(mu0=0.0, index_law=LogNormalIndex(-0.5, 2.0), distance=pseudo_huber(HUBER), weight=gentle_gap)
     model = Denoiser(size.net(Cifar10.classes, config.seed), t_min=T_MIN)
     return Recipe(model, objective, source.labelled(config.device), config)
 
@@ -146,7 +146,7 @@ def cifar10_ect(*, teacher: Path, source: Source = Source(), config: TrainConfig
     objective = ECT(
         stages=4,  # with eight, down to a gap of 1/256, digits_ect kept noise in its samples
         time_law=LogNormalTimes(-1.1, 2.0, low=T_MIN),
-        distance=HUBER,
+        distance=pseudo_huber(HUBER),
         weight=gentle_gap,
     )
     return Recipe(student(diffusion_model(teacher)), objective, source.labelled(config.device), config)

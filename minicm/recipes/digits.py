@@ -37,10 +37,9 @@ from minicm.objectives.cd import CD
 from minicm.objectives.dsm import DSM
 from minicm.objectives.ect import ECT
 from minicm.objectives.ict import ICT
-from minicm.objectives.lcd import LCD
 from minicm.objectives.scm import SCM
 from minicm.objectives.tcd import TCD
-from minicm.recipes.guided import CLOCK, gentle_level_gap, level_times, quadratic_grid
+from minicm.recipes.guided import CLOCK, gentle_level_gap, lcd, level_times, quadratic_grid
 from minicm.runs.fit import fit
 from minicm.runs.run import Recipe
 from minicm.schedules import TrigFlow
@@ -54,6 +53,7 @@ DROPPED = 0.2  # share of labels that are dropped
 AUTOENCODER = Path("runs/digits-autoencoder.safetensors")
 
 
+# ------------------------------------------------------------------------------------------ in pixels
 def digits_teacher(*, config: TrainConfig = TrainConfig(steps=2000, batch=64, lr=2e-3)) -> Recipe:
     """A diffusion teacher of the digits, with classes (EDM)."""
     model = Denoiser(new_net(config.seed), sigma_data=RMS)
@@ -74,7 +74,7 @@ def digits_cd(*, teacher: Path, config: TrainConfig = TrainConfig(steps=1200, ba
         distance=pseudo_huber(0.3),  # a sample has 64 numbers, not 2
         weight=WEIGHT,
     )
-    return Recipe(consistency_model(tuned_net(teaching)), objective, pixels(), config)
+    return Recipe(Denoiser(tuned_net(teaching), sigma_data=RMS, t_min=T_MIN), objective, pixels(), config)
 
 
 def digits_ect(*, teacher: Path, config: TrainConfig = TrainConfig(steps=1200, batch=64, lr=1e-3)) -> Recipe:
@@ -89,7 +89,8 @@ def digits_ect(*, teacher: Path, config: TrainConfig = TrainConfig(steps=1200, b
         distance=pseudo_huber(0.03),
         weight=WEIGHT,
     )
-    return Recipe(consistency_model(tuned_net(diffusion_model(teacher))), objective, pixels(), config)
+    model = Denoiser(tuned_net(diffusion_model(teacher)), sigma_data=RMS, t_min=T_MIN)
+    return Recipe(model, objective, pixels(), config)
 
 
 def digits_ict(*, config: TrainConfig = TrainConfig(steps=1600, batch=64, lr=1e-3)) -> Recipe:
@@ -101,7 +102,7 @@ def digits_ict(*, config: TrainConfig = TrainConfig(steps=1600, batch=64, lr=1e-
         distance=pseudo_huber(0.3),
         weight=WEIGHT,
     )
-    return Recipe(consistency_model(new_net(config.seed)), objective, pixels(), config)
+    return Recipe(Denoiser(new_net(config.seed), sigma_data=RMS, t_min=T_MIN), objective, pixels(), config)
 
 
 def digits_scm(*, teacher: Path, config: TrainConfig = TrainConfig(steps=300, batch=64, lr=1e-3)) -> Recipe:
@@ -114,6 +115,93 @@ def digits_scm(*, teacher: Path, config: TrainConfig = TrainConfig(steps=300, ba
     teaching = InClock(diffusion_model(teacher), clock)
     objective = SCM(teaching, time_law=law, warmup=config.steps // 4)
     return Recipe(Denoiser(retimed_net(teaching, law), clock, RMS), objective, pixels(), config)
+
+
+# -------------------------------------------------------------------------------- in the latent space
+def digits_latent_teacher(
+    *, autoencoder: Path = AUTOENCODER, config: TrainConfig = TrainConfig(steps=3000, batch=128, lr=2e-3)
+) -> Recipe:
+    """A diffusion teacher of the digits' latents, with classes, in the VP clock of latent consistency models.
+
+    Args:
+        autoencoder: its checkpoint; trained and saved there, in some 15 seconds, if there is none
+    """
+    if not autoencoder.exists():
+        make_autoencoder(autoencoder)
+    net = new_net(config.seed, channels=2, attention=(1,))
+    return Recipe(Denoiser(net, CLOCK), DSM(time_law=level_times), latents(autoencoder), config)
+
+
+def digits_lcd(*, teacher: Path, config: TrainConfig = TrainConfig(steps=1500, batch=128, lr=1e-3)) -> Recipe:
+    """Latent consistency distillation: the class and the guidance scale are inputs of the student.
+
+    Args:
+        teacher: run folder or checkpoint of a digits-latent-teacher, whose autoencoder it takes over
+    """
+    teaching = latent_model(teacher)
+    model = Denoiser(tuned_net(teaching, guidance=True), CLOCK)
+    return Recipe(model, lcd(teaching, w_range=(0.0, 3.0)), latents(teacher, dropped=0.0), config)
+
+
+def digits_tcd(*, teacher: Path, config: TrainConfig = TrainConfig(steps=1500, batch=128, lr=1e-3)) -> Recipe:
+    """Trajectory consistency distillation in the latent space, guided: from any time to any earlier one.
+
+    Args:
+        teacher: run folder or checkpoint of a digits-latent-teacher, whose autoencoder it takes over
+    """
+    teaching = latent_model(teacher)
+    objective = TCD(
+        teaching,
+        skip=1,
+        grid=quadratic_grid(),
+        w_range=(0.0, 3.0),
+        distance=pseudo_huber(0.03),
+        weight=gentle_level_gap,
+        mu=0.0,
+    )
+    model = Denoiser(tuned_net(teaching, guidance=True, second_time=True), CLOCK)
+    return Recipe(model, objective, latents(teacher, dropped=0.0), config)
+
+
+def digits_lcm_lora(
+    *,
+    teacher: Path,
+    rank: int = 8,
+    w: float = 1.0,
+    config: TrainConfig = TrainConfig(steps=1000, batch=128, lr=2e-3),
+) -> Recipe:
+    """LCM-LoRA: the latent teacher itself, made fast by low-rank adapters.
+
+    Args:
+        teacher: run folder or checkpoint of a digits-latent-teacher, whose autoencoder it takes over
+        rank: of the adapters
+        w: the guidance scale that they take in, since the network has no input for it
+    """
+    teaching = latent_model(teacher)
+    net = add_lora(tuned_net(teaching), rank, generator=torch.Generator().manual_seed(config.seed))
+    return Recipe(Denoiser(net, CLOCK), lcd(teaching, w_range=(w, w)), latents(teacher, dropped=0.0), config)
+
+
+# ------------------------------------------------------------------------------------- what they share
+def pixels() -> LabelDropout:
+    """The digits to train on, each grey level spread over its bin, a fifth of the labels dropped."""
+    return LabelDropout(Digits(dequantise=True), DROPPED, Digits.classes)
+
+
+def latents(path: Path, dropped: float = DROPPED) -> LabelDropout:
+    """The latents of the digits by the autoencoder of a file or run, to train on; a share of the labels dropped."""
+    return LabelDropout(Latents(Digits(dequantise=True), load_decoder(path)), dropped, Digits.classes)
+
+
+def make_autoencoder(path: Path) -> None:
+    """Train an autoencoder of the digits, in some 15 seconds, and save it at a path."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = Autoencoder()
+    net = fit(net, lambda x0, label, generator: net.loss(x0, generator), Digits(dequantise=True), steps=600)
+    net.standardise(Digits().images)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_checkpoint(path, decoder_state(net))
 
 
 def new_net(seed: int, *, channels: int = 1, attention: tuple[int, ...] = (2,)) -> UNet:
@@ -155,11 +243,6 @@ def retimed_net(teacher: InClock, law: TimeLaw) -> UNet:
     return net
 
 
-def consistency_model(net: UNet) -> Denoiser:
-    """A consistency function of the digits in the EDM clock."""
-    return Denoiser(net, sigma_data=RMS, t_min=T_MIN)
-
-
 def diffusion_model(path: Path) -> Denoiser:
     """The average of a teacher of pixels. Raises CheckpointError for a model that is none."""
     return load_teacher(path, recipe="digits-teacher", shape=(1, 8, 8), classes=Digits.classes)
@@ -170,98 +253,6 @@ def latent_model(path: Path) -> Denoiser:
     return load_teacher(path, recipe="digits-latent-teacher", shape=(2, 4, 4), schedule=CLOCK, classes=Digits.classes)
 
 
-def pixels() -> LabelDropout:
-    """The digits to train on, each grey level spread over its bin, a fifth of the labels dropped."""
-    return LabelDropout(Digits(dequantise=True), DROPPED, Digits.classes)
-
-
 def doubling_karras(k: int, K: int, s1: int = 32) -> Tensor:
     """A Karras grid whose intervals double from 8 to s1 in equal stages, as iCT's do from 10 to 1280."""
     return karras_grid(doubling_points(k, K, s0=8, s1=s1), T_MIN)
-
-
-def digits_latent_teacher(
-    *, autoencoder: Path = AUTOENCODER, config: TrainConfig = TrainConfig(steps=3000, batch=128, lr=2e-3)
-) -> Recipe:
-    """A diffusion teacher of the digits' latents, with classes, in the VP clock of latent consistency models.
-
-    Args:
-        autoencoder: its checkpoint; trained and saved there, in some 15 seconds, if there is none
-    """
-    if not autoencoder.exists():
-        make_autoencoder(autoencoder)
-    net = new_net(config.seed, channels=2, attention=(1,))
-    return Recipe(Denoiser(net, CLOCK), DSM(time_law=level_times), latents(autoencoder), config)
-
-
-def digits_lcd(
-    *,
-    teacher: Path,
-    config: TrainConfig = TrainConfig(steps=1500, batch=128, lr=1e-3),
-) -> Recipe:
-    """Latent consistency distillation: the class and the guidance scale are inputs of the student.
-
-    Args:
-        teacher: run folder or checkpoint of a digits-latent-teacher, whose autoencoder it takes over
-    """
-    teaching = latent_model(teacher)
-    objective = LCD(teaching, w_range=(0.0, 3.0), **few_skips())
-    model = Denoiser(tuned_net(teaching, guidance=True), CLOCK)
-    return Recipe(model, objective, latents(teacher, dropped=0.0), config)
-
-
-def digits_tcd(
-    *,
-    teacher: Path,
-    config: TrainConfig = TrainConfig(steps=1500, batch=128, lr=1e-3),
-) -> Recipe:
-    """Trajectory consistency distillation in the latent space, guided: from any time to any earlier one.
-
-    Args:
-        teacher: run folder or checkpoint of a digits-latent-teacher, whose autoencoder it takes over
-    """
-    teaching = latent_model(teacher)
-    objective = TCD(teaching, w_range=(0.0, 3.0), **few_skips())
-    model = Denoiser(tuned_net(teaching, guidance=True, second_time=True), CLOCK)
-    return Recipe(model, objective, latents(teacher, dropped=0.0), config)
-
-
-def digits_lcm_lora(
-    *,
-    teacher: Path,
-    rank: int = 8,
-    w: float = 1.0,
-    config: TrainConfig = TrainConfig(steps=1000, batch=128, lr=2e-3),
-) -> Recipe:
-    """LCM-LoRA: the latent teacher itself, made fast by low-rank adapters.
-
-    Args:
-        teacher: run folder or checkpoint of a digits-latent-teacher, whose autoencoder it takes over
-        rank: of the adapters
-        w: the guidance scale that they take in, since the network has no input for it
-    """
-    teaching = latent_model(teacher)
-    net = add_lora(tuned_net(teaching), rank, generator=torch.Generator().manual_seed(config.seed))
-    objective = LCD(teaching, w_range=(w, w), **few_skips())
-    return Recipe(Denoiser(net, CLOCK), objective, latents(teacher, dropped=0.0), config)
-
-
-def few_skips() -> dict[str, Any]:
-    """The settings found for guided students in 2-D: 30 skips, close together near the data, and a target that does not lag."""
-    return dict(skip=1, grid=quadratic_grid(), distance=pseudo_huber(0.03), weight=gentle_level_gap, mu=0.0)
-
-
-def latents(path: Path, dropped: float = DROPPED) -> LabelDropout:
-    """The latents of the digits by the autoencoder of a file or run, to train on; a share of the labels dropped."""
-    return LabelDropout(Latents(Digits(dequantise=True), load_decoder(path)), dropped, Digits.classes)
-
-
-def make_autoencoder(path: Path) -> None:
-    """Train an autoencoder of the digits, in some 15 seconds, and save it at a path."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        net = Autoencoder()
-    net = fit(net, lambda x0, label, generator: net.loss(x0, generator), Digits(dequantise=True), steps=600)
-    net.standardise(Digits().images)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_checkpoint(path, decoder_state(net))

@@ -10,15 +10,9 @@ import types
 import pytest
 import torch
 
-from docs.studies.plain import plain_cd
-from docs.studies.plain_images import plain_dsm
 from minicm import bench as module
 from minicm.bench import FEW_PICTURES, FEW_POINTS, bench, count_flops, matmul, race, settings, stepper, turn
-from minicm.denoiser import Denoiser
-from minicm.objectives.cd import CD
-from minicm.objectives.dsm import DSM
-from minicm.times import karras_grid
-from minicm.train import TrainConfig, train
+from minicm.train import train
 
 SCENES = {"points": FEW_POINTS, "pictures": FEW_PICTURES}
 
@@ -78,38 +72,6 @@ def test_pictures_take_the_passes_of_their_papers(reports):
     assert work["ECT"] / work["teacher"] == pytest.approx(4 / 3, rel=0.03)
 
 
-def same_updates(ours, plain, mine, theirs, most: float) -> None:
-    """Two loops side by side: their losses, and at the end their weights."""
-    for step, loss in zip(ours, plain):
-        # 1e-3: the plain loops compute in float32, and Heun's step divides by t and s down to .002
-        assert step.loss.item() == pytest.approx(loss, rel=1e-3)
-    for a, b in zip(mine.parameters(), theirs.parameters(), strict=True):
-        assert (a - b).abs().max() < most  # Adam's update is lr times a sign where a gradient is near 0
-
-
-def test_the_plain_loop_of_cd_does_the_same_updates():
-    torch.manual_seed(0)
-    net, mine, teacher = (FEW_POINTS.net() for _ in range(3))
-    torch.nn.init.normal_(teacher.out.weight, std=0.3)  # a network that starts at zero would hide the teacher
-    torch.nn.init.normal_(net.out.weight, std=0.3)
-    mine.load_state_dict(net.state_dict())
-    config = TrainConfig(steps=10, batch=32, lr=1e-3, warmup=0, final_lr=1.0)
-    objective = CD(Denoiser(teacher), grid=karras_grid(18))
-    ours = train(Denoiser(mine, t_min=0.002), objective, FEW_POINTS.data(), config)
-    plain = plain_cd(net, teacher, FEW_POINTS.data(), batch=32, lr=1e-3)
-    same_updates(ours, plain, mine, net, most=1e-3)  # 10 % of the 10 updates' 1e-2
-
-
-def test_the_plain_loop_of_pictures_does_the_same_updates():
-    mine, net = (FEW_PICTURES.net.net(10, 0) for _ in range(2))
-    for each in (mine, net):
-        torch.nn.init.constant_(each.leave.weight, 0.01)  # a last layer of zeros would hide the rest
-    config = TrainConfig(steps=6, batch=4, lr=1e-3, warmup=0, final_lr=1.0)
-    ours = train(Denoiser(mine), DSM(), FEW_PICTURES.data(), config)
-    plain = plain_dsm(net, FEW_PICTURES.data(), batch=4, lr=1e-3)
-    same_updates(ours, plain, mine, net, most=2e-3)  # a third of the 6 updates' 6e-3
-
-
 @pytest.mark.parametrize("scene", SCENES.values(), ids=SCENES)
 def test_the_plain_loop_does_the_same_work(scene):
     ((name, plain),) = scene.plain().items()
@@ -122,9 +84,9 @@ def test_plain_loops_are_taken_by_path_and_left_out_of_an_installed_wheel(scene,
     for path in module.STUDIES.glob("plain*.py"):
         shutil.copy(path, tmp_path)
     monkeypatch.setattr(module, "STUDIES", tmp_path)
-    for name in ("docs", "docs.studies"):  # another package of that name, found first, does no harm
+    for name in ("docs", "docs.studies", "docs.studies.plain", "docs.studies.plain_images"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
-    for name in ("docs.studies.plain", "docs.studies.plain_images"):
+    for name in ("docs.studies.plain", "docs.studies.plain_images"):  # another "docs", found first, does no harm
         monkeypatch.delitem(sys.modules, name)
     loops = scene.plain()
     assert len(loops) == 1 and sys.modules["docs.studies.plain"].__file__ == str(tmp_path / "plain.py")
@@ -170,7 +132,7 @@ def test_where_networks_cannot_be_compiled_the_report_says_why(scene, name, monk
     assert part["not_measured"]["fp32 compiled"] == "no C++ compiler" and "fp32" in part
     assert "fp32 compiled" not in part
     text = module.render(json.loads(json.dumps(report)))
-    assert f"| {name} | | fp32 compiled: not measured, no C++ compiler |" in text
+    assert f"| {name} | fp32 compiled: no C++ compiler |" in text
     assert "| 1 step, fp32 compiled |  | no C++ compiler |" in text
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from docs.studies import digits as report
-from docs.studies.digits import MEASURES, figures, lines, main
+from docs.studies.digits import MEASURES, figures, main, table
 from minicm.evaluate.rows import Row
 from minicm.recipes import digits
 from minicm.runs.run import RunOptions, run
@@ -40,7 +40,7 @@ def rows(prefix: str, frechet: float) -> list[Row]:
 def test_the_table_gives_distances_as_multiples_of_the_teachers(runs, monkeypatch):
     measured = {runs[0]: rows("Heun-40", 2.0), runs[1]: rows("1-step", 3.0) + rows("w = 1, 2-step", 5.0)}
     monkeypatch.setattr(report, "measured", measured.pop)
-    head, _, floors, *body = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines([*runs])]
+    head, _, floors, *body = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table([*runs]).splitlines()]
     assert head[3:] == ["x teacher", *MEASURES]
     assert floors[3:5] == ["0.05", "0.1"] and floors[5] == "0.25"
     assert [line[:5] for line in body] == [
@@ -49,7 +49,7 @@ def test_the_table_gives_distances_as_multiples_of_the_teachers(runs, monkeypatc
         ["", "1 x 2", "w = 1, 2-step", "2.50", "5"],
     ]
     assert not measured
-    assert len([*lines([*runs])]) == 6, "a run was measured again"
+    assert len(table([*runs]).splitlines()) == 6, "a run was measured again"
     kept = json.loads((runs[0] / "evaluation.json").read_text())
     assert kept == [asdict(row) for row in rows("Heun-40", 2.0)]
 

@@ -314,7 +314,7 @@ def test_a_run_goes_on_bit_for_bit_with_dropout(folder, tmp_path):
 # ------------------------------------------------------------------------------------ editing, on digits
 @pytest.fixture(scope="module")
 def f() -> Denoiser:
-    return randomise(digits.consistency_model(digits.new_net(0)), 5, scale=0.1).eval()
+    return randomise(digits.digits_ict(config=SHORT).model, 5, scale=0.1).eval()
 
 
 def test_half_a_digit_is_filled_in_and_the_other_half_stays(f):
