@@ -17,8 +17,8 @@ def grade(
     """Grade a submission of an assignment, in a process of its own.
 
     Args:
-        folder: the assignment's, which holds checks.py
-        path: the folder with student.py; with --csv the folder that has one for each submission
+        folder: of the assignment, the one that holds checks.py
+        path: of the submission, the folder with student.py; with --csv a folder of such folders
         json: write the report as Gradescope's results.json to this file
         csv: grade every folder in path, a line each in this new file
         hint: how many hints to show for what is not passed yet
@@ -49,7 +49,7 @@ def course(
     Args:
         what: export: notebooks, stubs and checks; gradescope: a zip; classroom50: a folder
         dest: what to write; never over something that exists
-        assignment: the folder of one, which holds checks.py; export takes all of the repository where none is given
+        assignment: its folder, which holds checks.py; export takes all in minicm's repository where none is given
         torch_index: where an autograder gets torch from; PyTorch's own index of CPU builds if not given
     """
     if what == "export":

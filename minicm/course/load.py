@@ -39,6 +39,6 @@ def module_at(path: Path) -> ModuleType:
 
 
 def kept_from_submissions(folder: Path) -> list[str]:
-    """The folders that a submission must not read: an assignment's own, those beside it, and in a clone the course's tests."""
+    """The folders whose files a submission must not read: an assignment's, those beside it, in a clone the course's tests."""
     tests = folder.parent.parent.parent / "tests" / "course"
-    return [str(path.parent) for path in (*folder.parent.glob("*/checks.py"), tests / "variants.py")]
+    return [*(str(path.parent) for path in folder.parent.glob("*/checks.py")), str(tests), str(tests / "mutants")]

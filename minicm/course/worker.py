@@ -42,10 +42,10 @@ class Guard:
         self.forbidden = (*forbidden, "minicm.course")
         package = Path(__file__).resolve().parents[1]
         paths = [package.joinpath(*name.split(".")[1:]) for name in self.forbidden]
-        self.sources = (
-            *(s for p in paths for s in (f"{p}.py", f"{p}{os.sep}", f"{p.parent / '__pycache__' / p.name}.")),
-            *(f"{os.path.realpath(path)}{os.sep}" for path in kept),
+        self.sources = tuple(
+            s for p in paths for s in (f"{p}.py", f"{p}{os.sep}", f"{p.parent / '__pycache__' / p.name}.")
         )
+        self.kept = {os.path.realpath(path) for path in kept}  # their files, not what lies deeper: there may be a .venv
 
     def __call__(self, event: str, args: tuple) -> None:
         if event == "import" and self._is_answer(str(args[0])):
@@ -69,7 +69,8 @@ class Guard:
             return
         if (flags or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC) and not self._is_own(path):
             raise Refused(f"graded code may not write outside its folder, as it does with {os.fsdecode(path)}")
-        if os.path.realpath(os.fsdecode(path)).startswith(self.sources):
+        real = os.path.realpath(os.fsdecode(path))
+        if real.startswith(self.sources) or os.path.dirname(real).removesuffix(f"{os.sep}__pycache__") in self.kept:
             raise Refused(f"{Path(os.fsdecode(path)).name} holds the answer to this assignment")
 
     def _is_own(self, path: str | bytes) -> bool:

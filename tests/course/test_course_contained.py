@@ -111,7 +111,8 @@ def test_forward_derivatives_cross_the_pipe(hand_in):
     f = lambda x, t: (x @ A).sin() * t[:, None]  # noqa: E731
     here: dict = {}
     exec(DERIVATIVES, here)
-    with Submission(assignment(*names), hand_in(DERIVATIVES)) as submission:
+    patient = Limits(seconds=300, call=100)  # the first derivative makes torch import a great deal
+    with Submission(assignment(*names), hand_in(DERIVATIVES), patient) as submission:
         for name, args in (("forward", (x, t, dx, dt)), ("along_x", (x, t, dx)), ("dual", (x, t, dx, dt))):
             there, want = getattr(submission.impl, name)(f, *args), here[name](f, *args)
             for a, b in zip(there, want) if isinstance(want, tuple) else [(there, want)]:
@@ -323,10 +324,14 @@ def test_the_folder_of_an_assignment_cannot_be_read(hand_in, tmp_path):
     for name in ("notebooks/assignments/it/checks.py", "notebooks/assignments/other/checks.py", *secrets):
         (clone / name).parent.mkdir(parents=True, exist_ok=True)
         (clone / name).write_text(CHECKS.format(title="it"))
-    for name in secrets:
+    venv = clone / "notebooks/assignments/it/.venv/package.py"
+    venv.parent.mkdir()
+    venv.write_text("")
+    for name in (*secrets, venv.relative_to(clone).as_posix()):
         folder = hand_in(f"def honest():\n    return open({str(clone / name)!r}).read()\n", name.replace("/", "-"))
         report = grading.grade(assignment_in(clone / "notebooks/assignments/it"), folder)
-        assert f"{name.split('/')[-1]} holds the answer" in report.results[0].message
+        says = f"{name.split('/')[-1]} holds the answer" if name in secrets else ""
+        assert says in report.results[0].message and report.results[0].passed == (name not in secrets)
 
 
 @pytest.mark.parametrize("source, words", [("", "defines no ASSIGNMENT"), (None, "holds no checks.py")])
