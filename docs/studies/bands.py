@@ -20,13 +20,13 @@ def measured(folder: Path) -> Iterator[tuple[str, str, float]]:
 
     Of a comparison only trainings of the recipes' own length count: `minicm compare --evaluations None`.
     """
-    for record in (record for record in read(folder) if record["evaluations"] is None):
-        key = f"{METHODS[record['method']].__name__.replace('_', '-')} {record['data']}"
-        yield from ((key, name, value) for name, value in record["rows"].items())
-    report = folder / "report.json"
-    if report.exists():
-        for model, rows in json.loads(report.read_text())["rows"].items():
-            yield from ((f"demo {model}", row["name"], row["value"]) for row in rows)
+    for record in read(folder):
+        if "method" not in record:  # a demo's report.json
+            for model, rows in record["rows"].items():
+                yield from ((f"demo {model}", row["name"], row["value"]) for row in rows)
+        elif record["evaluations"] is None:
+            key = f"{METHODS[record['method']].__name__.replace('_', '-')} {record['data']}"
+            yield from ((key, name, value) for name, value in record["rows"].items())
 
 
 def bands(folders: list[Path]) -> dict[str, dict[str, list[float]]]:

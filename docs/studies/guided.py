@@ -134,7 +134,8 @@ def compositions(study: Study, style: MixtureName) -> list[Row]:
         save_checkpoint(file, lora_state(load_model(study.path(part)).net))
         states.append(load_checkpoint(file))
     lcm, styled = states
-    rows = evaluation.evaluate_chain(load_model(study.path(f"{style}-style-LoRA")), data, w=W, n=1000)
+    tuned, few = load_model(study.path(f"{style}-style-LoRA")), [*evaluation.SAMPLING[4], 0.0]
+    rows = evaluation.evaluate_guided_teacher(tuned, data, ws=(W,), times=few, n=1000)  # without distillation
     for style_weight, lcm_weight in LAMBDAS:
         f = guided.composed(base, (styled, style_weight), (lcm, lcm_weight))
         rows += named(f"{style_weight:g} style + {lcm_weight:g} LCM", four_steps(f, data))

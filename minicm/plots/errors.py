@@ -15,7 +15,7 @@ from minicm.data.mixtures import GaussianMixture
 from minicm.denoiser import Denoiser
 from minicm.metrics import ConsistencyError, order, paired_error, rms, time_grid
 from minicm.metrics.consistency import noise_level
-from minicm.plots.style import EXACT, GREY, LEVEL, beside_exact, learned, new_figure, styled
+from minicm.plots.style import EXACT, GREY, LEVEL, learned, new_figure, styled, with_exact
 from minicm.schedules import Denoise
 
 
@@ -74,7 +74,7 @@ def boundary(
     figure, ((left, right),) = new_figure(1, 2, 4, title)
     _scalings(left, next(iter(methods.values())), mixture.sigma_data)
     looks = [EXACT, *(learned(i) for i in range(len(methods)))]
-    for (name, f), look in zip(beside_exact(mixture, methods).items(), looks, strict=True):
+    for (name, f), look in zip(with_exact(mixture, methods).items(), looks, strict=True):
         above, moved, at_t_min = _moves(f, mixture, n, generator)
         right.plot(above, moved, label=rf"{name}: {at_t_min:.1g} at $t_\mathrm{{min}}$", **look)
     right.set(xscale="log", yscale="log", xlabel=r"$\sigma/\alpha$ above its value at $t_\mathrm{min}$")

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from minicm.data.mixtures import GaussianMixture
 from minicm.metrics import FAR, paired_error, time_grid
-from minicm.plots.style import GREY, LEARNED, array, beside_exact, mode_colours, new_figure, plane, styled
+from minicm.plots.style import GREY, LEARNED, array, mode_colours, new_figure, plane, styled, with_exact
 from minicm.sampling import sample
 from minicm.schedules import Denoise
 
@@ -73,7 +73,7 @@ def noise_map(mixture: GaussianMixture, methods: Mapping[str, Denoise], *, resol
     """
     if mixture.dim != 2:
         raise ValueError(f"noise_map draws the plane: it needs a mixture in 2 dimensions, got {mixture.dim}")
-    name, exact = next(iter(beside_exact(mixture, methods).items()))
+    name, exact = next(iter(with_exact(mixture, methods).items()))
     truth, modes = _send(exact, mixture, resolution)
     figure, axes = new_figure(2, len(methods) + 1, 6, "Where one step sends the noise")
     _field(axes[0, 0], modes, mixture, name)

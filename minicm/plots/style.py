@@ -59,7 +59,7 @@ def learned(i: int) -> dict[str, Any]:
     return LEARNED[i % len(LEARNED)]
 
 
-def beside_exact(mixture: GaussianMixture, methods: Mapping[str, Denoise]) -> dict[str, Denoise]:
+def with_exact(mixture: GaussianMixture, methods: Mapping[str, Denoise]) -> dict[str, Denoise]:
     """The exact f* in the clock of the first method, before the methods."""
     first = next(iter(methods.values()))
     return {"exact $f^*$": ExactConsistency(mixture, first.schedule, first.t_min), **methods}

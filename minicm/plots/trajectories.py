@@ -16,7 +16,7 @@ from torch import Tensor
 
 from minicm.data.mixtures import GaussianMixture
 from minicm.metrics.consistency import noise_level, time_grid
-from minicm.plots.style import GREY, LEVEL, array, beside_exact, new_figure, plane, styled
+from minicm.plots.style import GREY, LEVEL, array, new_figure, plane, styled, with_exact
 from minicm.schedules import Denoise, Schedule, expand
 
 POINTS = 73  # times at which a trajectory is drawn
@@ -49,7 +49,7 @@ def trajectories(
     """
     device = None if generator is None else generator.device
     unit = torch.randn(n, mixture.dim, generator=generator, device=device)
-    models, rows = beside_exact(mixture, methods), 2 if mixture.dim == 2 else 1
+    models, rows = with_exact(mixture, methods), 2 if mixture.dim == 2 else 1
     title = "$f$ sends all points of a trajectory to its end"
     figure, axes = new_figure(rows, len(models), 1 + 2.6 * rows, title, sharey="row")
     for column, (name, f) in zip(axes.T, models.items(), strict=True):

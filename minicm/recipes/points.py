@@ -34,9 +34,9 @@ from minicm.solvers import heun_step
 from minicm.times import T_MIN, LogNormalIndex, LogNormalTimes, karras_grid
 from minicm.train import Data, TrainConfig
 
-# Found for 2-D, beside the weight `gentle_gap`: pairs of times spread over all noise levels.
-INDEX = LogNormalIndex(mean=-0.5, std=2.0)
-HUBER = pseudo_huber(0.03)
+# The settings found for 2-D, beside the weight `gentle_gap`.
+INDEX = LogNormalIndex(mean=-0.5, std=2.0)  # which pair of times: ln t ~ N(-.5, 2)
+HUBER = pseudo_huber(0.03)  # c in data units
 
 
 def small_mlp(seed: int, **options: Any) -> MLP:

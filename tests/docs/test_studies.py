@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from docs.studies import ablation, guided_figures, interactive, orders
+from docs.studies import ablation, bands, guided_figures, interactive, orders
 from docs.studies import guided as study
 from minicm.data.mixtures import GaussianMixture
 from minicm.data.trajectories import Trajectories
@@ -102,6 +102,14 @@ def test_the_limit_spends_one_budget_and_a_study_prints_a_row_a_training(monkeyp
 
 
 # ------------------------------------------------------------------------------------------------ others
+def test_demos_make_bands(tmp_path):
+    for i, value in enumerate((0.3, 0.123456, 0.2)):
+        (folder := tmp_path / f"demo-{i}").mkdir()
+        rows = {"CD": [{"name": "1-step RMSE", "value": value}]}
+        (folder / "report.json").write_text(json.dumps({"seconds": 1.0, "rows": rows}))
+    assert bands.bands(list(tmp_path.iterdir())) == {"demo CD": {"1-step RMSE": [0.1235, 0.3]}}
+
+
 def test_the_order_of_euler_is_one(monkeypatch):
     monkeypatch.setitem(orders.STEPS, "EDM", (40, 80))
     # 50 points, coarse steps: the slope is 1 but for terms of higher order, a twentieth here
