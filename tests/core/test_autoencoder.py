@@ -6,11 +6,11 @@ import pytest
 import torch
 from contracts import randomise
 from exact import normal, seeded
-from minicm.runs.fit import fit
 
 from minicm.data.digits import Digits
 from minicm.data.latents import Latents
 from minicm.nets.autoencoder import Autoencoder
+from minicm.runs.fit import fit
 
 
 def autoencoder(**options) -> Autoencoder:
