@@ -62,7 +62,7 @@ def compare(
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4),
     evaluations: int | None = 6_000_000,
     folder: Path = Path("runs/compare"),
-    also: tuple[Path, ...] = (),
+    also: tuple[Path, ...] | None = None,
 ) -> int:
     """Train methods x data x seeds, each for an equal number of network evaluations, and measure the exact error.
 
@@ -77,7 +77,7 @@ def compare(
         seeds: of weights, data and noise
         evaluations: of a network, by each training; None for every recipe's own number of steps
         folder: where results and runs are kept, by one process at a time
-        also: folders of other comparisons to show in the table
+        also: folders of other comparisons to show in the table, if there are any
     """
     if unknown := set(methods) - set(METHODS):
         raise ValueError(f"unknown methods {sorted(unknown)}: choose from {', '.join(METHODS)}")
@@ -88,7 +88,7 @@ def compare(
         for task in _tasks(methods, data, seeds, evaluations):
             if not task.record(folder).exists():
                 _do(task, folder, exact[task.data])
-    found = [record for record in read(folder, *also) if record["evaluations"] == evaluations]
+    found = [record for record in read(folder, *(also or ())) if record["evaluations"] == evaluations]
     records = [record for name in data for record in found if record["data"] == name]
     table = comparison_table(records, list(METHODS))
     (folder / "table.md").write_text(table + "\n")

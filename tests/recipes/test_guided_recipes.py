@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from minicm.__main__ import main
-from minicm.checkpoint import load_checkpoint, load_model, save_checkpoint
+from minicm.checkpoint import fingerprint, load_checkpoint, load_model, save_checkpoint
 from minicm.data.mixtures import GaussianMixture
 from minicm.data.named import turned
 from minicm.evaluate import guided as evaluation
@@ -60,6 +60,13 @@ EXPECTED = {  # a row of each report
 def test_every_run_is_evaluated_against_its_exact_answer(runs, name, capsys):
     assert command("evaluate", runs / name, "--n", 40) == 0
     assert EXPECTED[name] in capsys.readouterr().out
+
+
+def test_a_checkpoint_says_whose_flow_it_learned(runs):
+    """By its teacher: of one that saw data alone, `evaluate` asks for the flow of its class, without guidance."""
+    names = ("mixture-lcd", "mixture-lcd-published", "mixture-lcf")
+    exact, learned, none = (load_checkpoint(runs / name)["teacher"] for name in names)
+    assert exact == "exact" and learned == fingerprint(load_model(runs / "mixture-guided-teacher")) and none is None
 
 
 def test_a_label_and_a_scale_reach_the_samples(runs, tmp_path):
@@ -123,13 +130,13 @@ def test_adapters_start_from_the_teacher_and_live_in_files_of_their_own(runs, tm
     for model in (lcm, style):
         save_checkpoint(tmp_path / "adapter.safetensors", lora_state(model.net))
         adapters.append(load_checkpoint(tmp_path / "adapter.safetensors"))
-        assert torch.equal(guided.composed(base, (adapters[-1], 1.0))(x, t, label), model(x, t, label))
+        assert torch.equal(guided.composed(base, (adapters[-1], 1.0))(x, t, label=label), model(x, t, label=label))
         kept = model.net.state_dict()
         for name, weight in base.net.state_dict().items():
             original = name.removesuffix("weight") + "parametrizations.weight.original"
             assert torch.equal(kept.get(name, kept.get(original)), weight), "the base has moved"
     none = guided.composed(base, *((adapter, 0.0) for adapter in adapters))
-    assert torch.equal(none(x, t, label), base(x, t, label))
+    assert torch.equal(none(x, t, label=label), base(x, t, label=label))
 
 
 def test_adapters_on_top_of_adapters_are_read_back(runs, tmp_path):
@@ -139,7 +146,7 @@ def test_adapters_on_top_of_adapters_are_read_back(runs, tmp_path):
     done = run("mixture-lcm-lora", recipe, options, RunOptions(folder=tmp_path / "own", quiet=True))
     x, t, label = torch.randn(6, 2), torch.full((6,), 500.0), torch.arange(6) % 2
     back = load_model(tmp_path / "own")
-    assert torch.equal(back(x, t, label), done.ema(x, t, label))
+    assert torch.equal(back(x, t, label=label), done.ema(x, t, label=label))
     assert len(lora_state(back.net, 1)["out.A"]) == 3 and len(lora_state(back.net, 0)["out.A"]) == 32
 
 
