@@ -60,7 +60,7 @@ def digits_teacher(*, config: TrainConfig = TrainConfig(steps=2000, batch=64, lr
     return Recipe(model, DSM(time_law=LogNormalTimes(-1.2 + SHIFT, 1.2)), pixels(), config)
 
 
-def digits_cd(*, teacher: Path, config: TrainConfig = TrainConfig(steps=1200, batch=64, lr=1e-3)) -> Recipe:
+def digits_cd(*, teacher: Path, config: TrainConfig = TrainConfig(steps=2000, batch=64, lr=5e-4)) -> Recipe:
     """Consistency distillation of a digits-teacher, from its weights, with the settings found for 2-D but for c.
 
     Args:
