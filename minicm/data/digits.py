@@ -8,6 +8,7 @@ dots of a 4x4 block of the scan: a whole number from 0 to 16.
 
 from __future__ import annotations
 
+import lzma
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,10 @@ class Digits:
         dequantise: bool = False,  # spread each level evenly over its bin, afresh at each draw
         device: torch.device | str = "cpu",  # where the pictures are kept
     ) -> None:
-        with np.load(Path(__file__).with_name("digits.npz"), allow_pickle=False) as file:
+        with (
+            lzma.open(Path(__file__).with_name("digits.npz.xz")) as packed,
+            np.load(packed, allow_pickle=False) as file,
+        ):
             levels, labels = file["images"], file["labels"].astype(np.int64)
         turn = np.empty_like(labels)  # 0, 1, 2, ... within each class
         for digit in range(self.classes):
