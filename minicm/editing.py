@@ -80,12 +80,7 @@ class _PutBack:
 
 
 def inpaint(
-    f: Denoise,
-    y: Tensor,
-    missing: Tensor,
-    times: Times,
-    generator: torch.Generator | None = None,
-    **cond: Any,
+    f: Denoise, y: Tensor, missing: Tensor, times: Times, generator: torch.Generator | None = None, **cond: Any
 ) -> Tensor:
     """Fill in what is missing of y (B, *D); missing: bool, broadcasts against y, True where to generate.
 
@@ -108,12 +103,7 @@ def colourise(f: Denoise, grey: Tensor, times: Times, generator: torch.Generator
 
 
 def super_resolve(
-    f: Denoise,
-    low: Tensor,
-    patch: int,
-    times: Times,
-    generator: torch.Generator | None = None,
-    **cond: Any,
+    f: Denoise, low: Tensor, patch: int, times: Times, generator: torch.Generator | None = None, **cond: Any
 ) -> Tensor:
     """An image (B, C, patch*H, patch*W) for a small one (B, C, H, W), which its patch averages equal.
 
@@ -194,10 +184,7 @@ def orthogonal(first: Sequence[float]) -> Tensor:
 
 def channels(Q: Tensor) -> LinearOperator:
     """Mix the channels of (B, C, *S) by an orthogonal Q (C, C); the coefficients are (B, *S, C)."""
-    return LinearOperator(
-        lambda x: x.movedim(1, -1) @ Q.to(x),
-        lambda z: (z @ Q.T.to(z)).movedim(-1, 1),
-    )
+    return LinearOperator(lambda x: x.movedim(1, -1) @ Q.to(x), lambda z: (z @ Q.T.to(z)).movedim(-1, 1))
 
 
 def patches(size: int, Q: Tensor) -> LinearOperator:

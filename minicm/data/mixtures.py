@@ -95,10 +95,7 @@ class GaussianMixture:
         *,
         dim: int = 2,
         seed: int = 0,
-        stds: tuple[float, float] = (
-            0.05,
-            0.4,
-        ),  # of a component along its axes, log-uniform; means ~ N(0, I)
+        stds: tuple[float, float] = (0.05, 0.4),  # of a component along its axes, log-uniform; means ~ N(0, I)
         sigma_data: float = 0.5,  # standard deviation per dimension, after scaling
         classes: int = 1,  # component i is of class i % classes
     ) -> GaussianMixture:

@@ -28,12 +28,7 @@ class LoRA(nn.Module):
     """
 
     def __init__(
-        self,
-        W: Tensor,
-        rank: int,
-        scale: float = 1.0,
-        weight: float = 1.0,
-        generator: torch.Generator | None = None,
+        self, W: Tensor, rank: int, scale: float = 1.0, weight: float = 1.0, generator: torch.Generator | None = None
     ) -> None:
         super().__init__()
         fan_in = W[0].numel()

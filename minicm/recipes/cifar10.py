@@ -153,11 +153,7 @@ def cifar10_ect(*, teacher: Path, source: Source = Source(), config: TrainConfig
 
 
 def cifar10_lcd(
-    *,
-    teacher: Path,
-    source: Source = Source(),
-    w_range: tuple[float, float] = (0.0, 3.0),
-    config: TrainConfig = TUNED,
+    *, teacher: Path, source: Source = Source(), w_range: tuple[float, float] = (0.0, 3.0), config: TrainConfig = TUNED
 ) -> Recipe:
     """Guided distillation (LCD, here in pixels): the class and the guidance scale are inputs of the student.
 

@@ -164,11 +164,7 @@ def digits_tcd(*, teacher: Path, config: TrainConfig = TrainConfig(steps=1500, b
 
 
 def digits_lcm_lora(
-    *,
-    teacher: Path,
-    rank: int = 8,
-    w: float = 1.0,
-    config: TrainConfig = TrainConfig(steps=1000, batch=128, lr=2e-3),
+    *, teacher: Path, rank: int = 8, w: float = 1.0, config: TrainConfig = TrainConfig(steps=1000, batch=128, lr=2e-3)
 ) -> Recipe:
     """LCM-LoRA: the latent teacher itself, made fast by low-rank adapters.
 

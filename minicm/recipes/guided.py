@@ -124,10 +124,7 @@ def mixture_lcd_published(
 
 
 def mixture_lcf(
-    *,
-    student: Path,
-    data: MixtureName = "turned",
-    config: TrainConfig = TrainConfig(steps=3000, batch=256, lr=5e-4),
+    *, student: Path, data: MixtureName = "turned", config: TrainConfig = TrainConfig(steps=3000, batch=256, lr=5e-4)
 ) -> Recipe:
     """Latent consistency fine-tuning: a trained mixture-lcd goes on with new data alone, w and k as before.
 
