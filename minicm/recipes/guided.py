@@ -1,12 +1,14 @@
-"""Recipes of the LCM family in two dimensions: a teacher that can be guided, its distillation, fine-tuning on data.
+"""Recipes of the LCM family in two dimensions: a teacher that can be guided, LCD, fine-tuning on data, and both LoRAs.
 
-The data are mixtures in two classes, in Stable Diffusion's VP clock. The guided flow of a mixture is exact, so a student is
-held against it pointwise, at every w: what LCM's own paper could not show.
+Each is a plain function: `model, objective, data, config = mixture_lcd(data="grid")`. The data are mixtures in two classes,
+in Stable Diffusion's VP clock. The guided flow of a mixture is exact, so a student is held against it pointwise, at every
+w: what LCM's own paper could not show.
 """
 
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import overload
 
@@ -30,6 +32,10 @@ from minicm.train import TrainConfig
 
 CLOCK = VP.scaled_linear()
 W_RANGE = (0.0, 8.0)  # guidance that a student learns, LCM's convention
+
+# How long and how fast.
+TEACHER = TrainConfig(steps=8000, batch=1024, lr=2e-3)
+LONG = TrainConfig(steps=9000, batch=256, lr=2e-3)
 
 
 def gentle_level_gap(t: Tensor, s: Tensor) -> Tensor:
@@ -72,43 +78,30 @@ def guided_teacher_of(path: Path | None, data: GaussianMixture) -> Denoise:
     return load_teacher(path, recipe="mixture-guided-teacher", shape=(2,), schedule=CLOCK, classes=CLASSES)
 
 
-def mixture_guided_teacher(
-    *, data: MixtureName = "ring", config: TrainConfig = TrainConfig(steps=8000, batch=1024, lr=2e-3)
-) -> Recipe:
+def mixture_guided_teacher(*, data: MixtureName = "ring", config: TrainConfig = TEACHER) -> Recipe:
     """A diffusion teacher for guidance: classes as labels, a tenth of them dropped.
 
     Args:
         data: which mixture
-        config: how long and how fast
     """
     model = Denoiser(small_mlp(config.seed, classes=CLASSES), CLOCK)
     points = LabelDropout(classed(data), p=0.1, classes=CLASSES)
     return Recipe(model, DSM(time_law=level_times), points, config)
 
 
-def mixture_lcd(
-    *,
-    data: MixtureName = "ring",
-    teacher: Path | None = None,
-    config: TrainConfig = TrainConfig(steps=9000, batch=256, lr=2e-3),
-) -> Recipe:
+def mixture_lcd(*, data: MixtureName = "ring", teacher: Path | None = None, config: TrainConfig = LONG) -> Recipe:
     """Latent consistency distillation with the settings found for 2-D.
 
     Args:
         data: which mixture
         teacher: run folder or checkpoint of a mixture-guided-teacher; the exact denoiser if not given
-        config: how long and how fast
     """
     points = classed(data)
     return Recipe(guided_student(config.seed), lcd(guided_teacher_of(teacher, points)), points, config)
 
 
 def mixture_lcd_published(
-    *,
-    data: MixtureName = "ring",
-    teacher: Path | None = None,
-    skip: int = 20,
-    config: TrainConfig = TrainConfig(steps=9000, batch=256, lr=2e-3),
+    *, data: MixtureName = "ring", teacher: Path | None = None, skip: int = 20, config: TrainConfig = LONG
 ) -> Recipe:
     """Latent consistency distillation as published: equal skips of 20, uniform index, weight 1, the script's mu.
 
@@ -116,7 +109,6 @@ def mixture_lcd_published(
         data: which mixture
         teacher: run folder or checkpoint of a mixture-guided-teacher; the exact denoiser if not given
         skip: skipping step, of 1000
-        config: how long and how fast
     """
     points = classed(data)
     objective = LCD(guided_teacher_of(teacher, points), skip=skip, w_range=W_RANGE)
@@ -124,14 +116,13 @@ def mixture_lcd_published(
 
 
 def mixture_lcf(
-    *, student: Path, data: MixtureName = "turned", config: TrainConfig = TrainConfig(steps=3000, batch=256, lr=5e-4)
+    *, student: Path, data: MixtureName = "turned", config: TrainConfig = replace(LONG, steps=3000, lr=5e-4)
 ) -> Recipe:
     """Latent consistency fine-tuning: a trained mixture-lcd goes on with new data alone, w and k as before.
 
     Args:
         student: run folder or checkpoint of a mixture-lcd
         data: which mixture to go on with
-        config: how long and how fast
     """
     trained = load_trained(student)
     if trained.kind != "consistency" or not trained.header["model"]["options"]["guidance"]:
@@ -145,7 +136,7 @@ def mixture_lcm_lora(
     data: MixtureName = "ring",
     rank: int = 32,
     w: float = 1.0,
-    config: TrainConfig = TrainConfig(steps=5000, batch=256, lr=2e-3),
+    config: TrainConfig = replace(LONG, steps=5000),
 ) -> Recipe:
     """LCM-LoRA, the acceleration: adapters that make a teacher a consistency model, at one scale of guidance.
 
@@ -154,7 +145,6 @@ def mixture_lcm_lora(
         data: which mixture, that of the teacher
         rank: of the adapters
         w: the guidance scale that they take in, since the network has no input for it
-        config: how long and how fast
     """
     points = classed(data)
     base = guided_teacher_of(teacher, points)
@@ -166,7 +156,7 @@ def mixture_style_lora(
     teacher: Path,
     data: MixtureName = "turned",
     rank: int = 32,
-    config: TrainConfig = TrainConfig(steps=3000, batch=512, lr=2e-3),
+    config: TrainConfig = replace(LONG, steps=3000, batch=512),
 ) -> Recipe:
     """The style: adapters that fine-tune a teacher to another mixture.
 
@@ -174,7 +164,6 @@ def mixture_style_lora(
         teacher: run folder or checkpoint of a mixture-guided-teacher, the base
         data: which mixture, the style
         rank: of the adapters
-        config: how long and how fast
     """
     points = classed(data)
     base, labelled = guided_teacher_of(teacher, points), LabelDropout(points, p=0.1, classes=CLASSES)
