@@ -177,9 +177,8 @@ def orthogonal(first: Sequence[float]) -> Tensor:
     axis = torch.zeros_like(column)
     axis[0] = 1
     normal = column - axis
-    return torch.eye(len(column), dtype=torch.float64) - 2 * torch.outer(normal, normal) / (normal @ normal).clamp(
-        min=1e-300
-    )  # n = 1: no reflection
+    length2 = (normal @ normal).clamp(min=1e-300)  # n = 1: no reflection
+    return torch.eye(len(column), dtype=torch.float64) - 2 * torch.outer(normal, normal) / length2
 
 
 def channels(Q: Tensor) -> LinearOperator:
@@ -211,11 +210,7 @@ def _fitting(mask: Tensor, known: Tensor) -> Tensor:
     """The mask as bool on the coefficients' device. Raises ValueError where it does not broadcast to them."""
     mask = torch.as_tensor(mask, device=known.device).bool()
     try:
-        fits = torch.broadcast_shapes(mask.shape, known.shape) == known.shape
+        return mask.expand(known.shape)
     except RuntimeError:
-        fits = False
-    if not fits:
-        raise ValueError(
-            f"the mask {tuple(mask.shape)} does not broadcast against A y, {tuple(known.shape)}: one value a coefficient"
-        )
-    return mask
+        shapes = f"{tuple(mask.shape)} does not broadcast against A y, {tuple(known.shape)}"
+        raise ValueError(f"the mask {shapes}: one value a coefficient") from None

@@ -139,12 +139,8 @@ def cifar10_ect(*, teacher: Path, source: Source = Source(), config: TrainConfig
     Args:
         teacher: run folder, checkpoint or exported weights of a cifar10-teacher
     """
-    objective = ECT(
-        stages=4,  # with eight, down to a gap of 1/256, digits_ect kept noise in its samples
-        time_law=LogNormalTimes(-1.1, 2.0, low=T_MIN),
-        distance=HUBER,
-        weight=gentle_gap,
-    )
+    # with eight stages, down to a gap of 1/256, digits_ect kept noise in its samples
+    objective = ECT(stages=4, time_law=LogNormalTimes(-1.1, 2.0, low=T_MIN), distance=HUBER, weight=gentle_gap)
     return Recipe(student(diffusion_model(teacher)), objective, source.labelled(config.device), config)
 
 

@@ -35,16 +35,19 @@ from minicm.solvers import heun_step
 from minicm.times import T_MIN, LogNormalIndex, LogNormalTimes, karras_grid
 from minicm.train import Data, TrainConfig
 
-# The settings found for 2-D, beside the weight `gentle_gap`.
+# The settings found for 2-D.
 INDEX = LogNormalIndex(mean=-0.5, std=2.0)  # which pair of times: ln t ~ N(-.5, 2)
 HUBER = pseudo_huber(0.03)  # c in data units
 FOUND: dict[str, Any] = dict(index_law=INDEX, distance=HUBER, weight=gentle_gap)
 
 # How long and how fast.
-TEACHER = TrainConfig(steps=9000, batch=1024, lr=2e-3)
-LONG = TrainConfig(steps=10000, batch=512, lr=2e-3)
-WIDE = TrainConfig(steps=6000, batch=1024, lr=2e-3)
-SHORT = TrainConfig(steps=6000, batch=512, lr=2e-3)
+TEACHER_RUN = TrainConfig(steps=9000, batch=1024, lr=2e-3)
+CD_RUN = TrainConfig(steps=10000, batch=512, lr=2e-3)
+CT_RUN = TrainConfig(steps=6000, batch=1024, lr=2e-3)
+ICT_RUN = TrainConfig(steps=6000, batch=512, lr=2e-3)
+SCT_RUN = replace(ICT_RUN, steps=5000)
+SCD_RUN = replace(ICT_RUN, steps=5000, lr=4e-3)
+TCD_RUN = replace(ICT_RUN, steps=7000)
 
 
 def small_mlp(seed: int, **options: Any) -> MLP:
@@ -71,7 +74,7 @@ def teacher_of(path: Path | None, data: Data) -> Denoise:
     return load_teacher(path, recipe="mixture-teacher", shape=(2,))
 
 
-def mixture_teacher(*, data: DataName = "ring", config: TrainConfig = TEACHER) -> Recipe:
+def mixture_teacher(*, data: DataName = "ring", config: TrainConfig = TEACHER_RUN) -> Recipe:
     """A diffusion teacher by denoising score matching (EDM).
 
     Args:
@@ -80,7 +83,7 @@ def mixture_teacher(*, data: DataName = "ring", config: TrainConfig = TEACHER) -
     return Recipe(Denoiser(small_mlp(config.seed)), DSM(time_law=LogNormalTimes()), points_named(data), config)
 
 
-def mixture_cd(*, data: DataName = "ring", teacher: Path | None = None, config: TrainConfig = LONG) -> Recipe:
+def mixture_cd(*, data: DataName = "ring", teacher: Path | None = None, config: TrainConfig = CD_RUN) -> Recipe:
     """Consistency distillation with the settings found for 2-D: N = 33, log-normal index, weight (t + 1/2)/(t - s).
 
     Args:
@@ -92,7 +95,9 @@ def mixture_cd(*, data: DataName = "ring", teacher: Path | None = None, config: 
     return Recipe(student(config.seed), objective, points, config)
 
 
-def mixture_cd_published(*, data: DataName = "ring", teacher: Path | None = None, config: TrainConfig = LONG) -> Recipe:
+def mixture_cd_published(
+    *, data: DataName = "ring", teacher: Path | None = None, config: TrainConfig = CD_RUN
+) -> Recipe:
     """Consistency distillation as published for CIFAR-10: N = 18, Heun, uniform index, weight 1, l2, mu = 0.
 
     Args:
@@ -104,7 +109,7 @@ def mixture_cd_published(*, data: DataName = "ring", teacher: Path | None = None
     return Recipe(student(config.seed), objective, points, config)
 
 
-def mixture_ct(*, data: DataName = "ring", config: TrainConfig = WIDE) -> Recipe:
+def mixture_ct(*, data: DataName = "ring", config: TrainConfig = CT_RUN) -> Recipe:
     """Consistency training on data alone, with the settings found for 2-D: mu = 0, pseudo-Huber, log-normal index.
 
     Args:
@@ -113,7 +118,7 @@ def mixture_ct(*, data: DataName = "ring", config: TrainConfig = WIDE) -> Recipe
     return Recipe(student(config.seed), CT(mu0=0.0, **FOUND), points_named(data), config)
 
 
-def mixture_ct_published(*, data: DataName = "ring", config: TrainConfig = WIDE) -> Recipe:
+def mixture_ct_published(*, data: DataName = "ring", config: TrainConfig = CT_RUN) -> Recipe:
     """Consistency training as published for CIFAR-10: N(k) from 2 to 150, mu(k), uniform index, weight 1, l2.
 
     Args:
@@ -122,7 +127,7 @@ def mixture_ct_published(*, data: DataName = "ring", config: TrainConfig = WIDE)
     return Recipe(student(config.seed), CT(), points_named(data), config)
 
 
-def mixture_ict(*, data: DataName = "ring", config: TrainConfig = SHORT) -> Recipe:
+def mixture_ict(*, data: DataName = "ring", config: TrainConfig = ICT_RUN) -> Recipe:
     """Improved consistency training: as published but for the index law and a weight that does not starve large t.
 
     Args:
@@ -132,7 +137,7 @@ def mixture_ict(*, data: DataName = "ring", config: TrainConfig = SHORT) -> Reci
     return Recipe(student(config.seed), ICT(s0=10, s1=1280, **FOUND), points_named(data), config)
 
 
-def mixture_ect(*, data: DataName = "ring", teacher: Path | None = None, config: TrainConfig = SHORT) -> Recipe:
+def mixture_ect(*, data: DataName = "ring", teacher: Path | None = None, config: TrainConfig = ICT_RUN) -> Recipe:
     """Easy consistency tuning: from a diffusion model's weights, or without one from scratch.
 
     Args:
@@ -147,7 +152,7 @@ def mixture_ect(*, data: DataName = "ring", teacher: Path | None = None, config:
     return Recipe(Denoiser(net, t_min=T_MIN), objective, points_named(data), config)
 
 
-def mixture_sct(*, data: DataName = "ring", config: TrainConfig = replace(SHORT, steps=5000)) -> Recipe:
+def mixture_sct(*, data: DataName = "ring", config: TrainConfig = SCT_RUN) -> Recipe:
     """Continuous-time consistency training (sCM without a teacher), from scratch.
 
     Args:
@@ -157,9 +162,7 @@ def mixture_sct(*, data: DataName = "ring", config: TrainConfig = replace(SHORT,
     return Recipe(Denoiser(small_mlp(config.seed, octaves=3), TrigFlow()), objective, points_named(data), config)
 
 
-def mixture_scd(
-    *, data: DataName = "ring", teacher: Path | None = None, config: TrainConfig = replace(SHORT, steps=5000, lr=4e-3)
-) -> Recipe:
+def mixture_scd(*, data: DataName = "ring", teacher: Path | None = None, config: TrainConfig = SCD_RUN) -> Recipe:
     """Continuous-time consistency distillation (sCM with a teacher), from scratch.
 
     Args:
@@ -179,13 +182,10 @@ def closing_grid(k: int, K: int) -> Tensor:
     return karras_grid(2 ** (3 + min(3, 4 * k // K)) + 1, T_MIN)
 
 
-def mixture_tcd(
-    *, data: ExactName = "ring", teacher: Path | None = None, config: TrainConfig = replace(SHORT, steps=7000)
-) -> Recipe:
+def mixture_tcd(*, data: ExactName = "ring", teacher: Path | None = None, config: TrainConfig = TCD_RUN) -> Recipe:
     """Trajectory consistency distillation: from any time to any earlier one, with the settings found for 2-D.
 
     Args:
-        data: which mixture
         teacher: run folder or checkpoint of a mixture-teacher; the exact denoiser if not given
     """
     points = points_named(data)
@@ -202,7 +202,7 @@ def trajectories_of(name: DataName) -> Trajectories:
     return Trajectories(mixture)
 
 
-def mixture_regression(*, data: DataName = "ring", config: TrainConfig = LONG) -> Recipe:
+def mixture_regression(*, data: DataName = "ring", config: TrainConfig = CD_RUN) -> Recipe:
     """Regression on the exact f*: no method, but what this network can hold.
 
     Args:
