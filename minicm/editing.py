@@ -80,12 +80,7 @@ class _PutBack:
 
 
 def inpaint(
-    f: Denoise,
-    y: Tensor,
-    missing: Tensor,
-    times: Times,
-    generator: torch.Generator | None = None,
-    **cond: Any,
+    f: Denoise, y: Tensor, missing: Tensor, times: Times, generator: torch.Generator | None = None, **cond: Any
 ) -> Tensor:
     """Fill in what is missing of y (B, *D); missing: bool, broadcasts against y, True where to generate.
 
@@ -108,12 +103,7 @@ def colourise(f: Denoise, grey: Tensor, times: Times, generator: torch.Generator
 
 
 def super_resolve(
-    f: Denoise,
-    low: Tensor,
-    patch: int,
-    times: Times,
-    generator: torch.Generator | None = None,
-    **cond: Any,
+    f: Denoise, low: Tensor, patch: int, times: Times, generator: torch.Generator | None = None, **cond: Any
 ) -> Tensor:
     """An image (B, C, patch*H, patch*W) for a small one (B, C, H, W), which its patch averages equal.
 
@@ -187,17 +177,13 @@ def orthogonal(first: Sequence[float]) -> Tensor:
     axis = torch.zeros_like(column)
     axis[0] = 1
     normal = column - axis
-    return torch.eye(len(column), dtype=torch.float64) - 2 * torch.outer(normal, normal) / (normal @ normal).clamp(
-        min=1e-300
-    )  # n = 1: no reflection
+    length2 = (normal @ normal).clamp(min=1e-300)  # n = 1: no reflection
+    return torch.eye(len(column), dtype=torch.float64) - 2 * torch.outer(normal, normal) / length2
 
 
 def channels(Q: Tensor) -> LinearOperator:
     """Mix the channels of (B, C, *S) by an orthogonal Q (C, C); the coefficients are (B, *S, C)."""
-    return LinearOperator(
-        lambda x: x.movedim(1, -1) @ Q.to(x),
-        lambda z: (z @ Q.T.to(z)).movedim(-1, 1),
-    )
+    return LinearOperator(lambda x: x.movedim(1, -1) @ Q.to(x), lambda z: (z @ Q.T.to(z)).movedim(-1, 1))
 
 
 def patches(size: int, Q: Tensor) -> LinearOperator:
@@ -224,11 +210,7 @@ def _fitting(mask: Tensor, known: Tensor) -> Tensor:
     """The mask as bool on the coefficients' device. Raises ValueError where it does not broadcast to them."""
     mask = torch.as_tensor(mask, device=known.device).bool()
     try:
-        fits = torch.broadcast_shapes(mask.shape, known.shape) == known.shape
+        return mask.expand(known.shape)
     except RuntimeError:
-        fits = False
-    if not fits:
-        raise ValueError(
-            f"the mask {tuple(mask.shape)} does not broadcast against A y, {tuple(known.shape)}: one value a coefficient"
-        )
-    return mask
+        shapes = f"{tuple(mask.shape)} does not broadcast against A y, {tuple(known.shape)}"
+        raise ValueError(f"the mask {shapes}: one value a coefficient") from None

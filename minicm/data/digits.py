@@ -1,9 +1,8 @@
 """1,797 real handwritten digits of 8x8 pixels, shipped with the package.
 
-Source: E. Alpaydin and C. Kaynak (1998), Optical Recognition of Handwritten Digits, UCI Machine
-Learning Repository, doi 10.24432/C50P49, CC BY 4.0: its test part, by 13 writers, as in
-scikit-learn's `load_digits` (NOTICE, beside this file, gives the credit). A pixel counts the inked
-dots of a 4x4 block of the scan: a whole number from 0 to 16.
+Source: E. Alpaydin and C. Kaynak (1998), Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, doi
+10.24432/C50P49, CC BY 4.0: its test part, by 13 writers, as in scikit-learn's `load_digits` (NOTICE, beside this file,
+gives the credit). A pixel counts the inked dots of a 4x4 block of the scan: a whole number from 0 to 16.
 """
 
 from __future__ import annotations
@@ -21,10 +20,9 @@ from minicm.data.points import drawn
 class Digits:
     """The digits as pictures in [-1, 1], -1 paper and 1 ink, with labels 0..9.
 
-    `images` (N, 1, 8, 8) in torch's default dtype, `labels` (N,) int64. The split is fixed: of each
-    class every fifth picture in file order is for testing, 355 in all, the other 1,442 for training;
-    both by the same writers. (Every fifth of the whole file would not do: its pages repeat 0..9, so
-    that the test set would hold 21 ones and 52 threes.)
+    `images` (N, 1, 8, 8) in torch's default dtype, `labels` (N,) int64. The split is fixed: of each class every fifth
+    picture in file order is for testing, 355 in all, the other 1,442 for training; both by the same writers. (Every fifth
+    of the whole file would not do: its pages repeat 0..9, so that the test set would hold 21 ones and 52 threes.)
 
     The pixels' mean is -0.39, their standard deviation 0.75 (`sigma_data`), their root mean square
     0.85. Dequantised, where 17 bins instead of 17 points span [-1, 1], it is 0.71 about -0.37.

@@ -23,6 +23,7 @@ from minicm.data.posterior import Posterior, check_mixture
 from minicm.schedules import EDM, Schedule, readable
 from minicm.times import T_MIN
 
+Numbers = Tensor | Sequence
 Time = float | Tensor  # one for all samples, or (B,)
 Label = int | Tensor | None  # one for all, (B,) int64, or None: the null label
 Scale = float | Tensor | None  # one for all, (B,), or None: no guidance
@@ -41,13 +42,7 @@ class GaussianMixture:
 
     name: str | None = None  # of a data set that `minicm.data.named` makes
 
-    def __init__(
-        self,
-        means: Tensor | Sequence,
-        covs: Tensor | Sequence,
-        weights: Tensor | Sequence,
-        labels: Tensor | Sequence | None = None,
-    ) -> None:
+    def __init__(self, means: Numbers, covs: Numbers, weights: Numbers, labels: Numbers | None = None) -> None:
         means, covs, weights = (torch.as_tensor(p, dtype=torch.float64).cpu() for p in (means, covs, weights))
         labels = torch.zeros(len(weights)) if labels is None else torch.as_tensor(labels).cpu()
         check_mixture(means, covs, weights, labels)
@@ -95,10 +90,7 @@ class GaussianMixture:
         *,
         dim: int = 2,
         seed: int = 0,
-        stds: tuple[float, float] = (
-            0.05,
-            0.4,
-        ),  # of a component along its axes, log-uniform; means ~ N(0, I)
+        stds: tuple[float, float] = (0.05, 0.4),  # of a component along its axes, log-uniform; means ~ N(0, I)
         sigma_data: float = 0.5,  # standard deviation per dimension, after scaling
         classes: int = 1,  # component i is of class i % classes
     ) -> GaussianMixture:
@@ -167,12 +159,7 @@ class GaussianMixture:
         return self.flow(x, t, t_min, label=label, w=w)
 
     def trajectory(
-        self,
-        x: Tensor,
-        times: Tensor | Sequence[float],
-        schedule: Schedule = EDM(),
-        label: Label = None,
-        w: Scale = None,
+        self, x: Tensor, times: Numbers, schedule: Schedule = EDM(), label: Label = None, w: Scale = None
     ) -> Tensor:
         """The flow at each of `times`, visited in the order given; x (B, d) lives at times[0], and is the first point.
 

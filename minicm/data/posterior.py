@@ -82,11 +82,7 @@ def check_mixture(means: Tensor, covs: Tensor, weights: Tensor, labels: Tensor) 
     K, d = means.shape if means.ndim == 2 else (0, 0)
     if K * d == 0:
         raise ValueError(f"means must be (K, d), one component at least, got {tuple(means.shape)}")
-    for name, part, shape in (
-        ("covs", covs, (K, d, d)),
-        ("weights", weights, (K,)),
-        ("labels", labels, (K,)),
-    ):
+    for name, part, shape in (("covs", covs, (K, d, d)), ("weights", weights, (K,)), ("labels", labels, (K,))):
         if part.shape != shape:
             raise ValueError(f"{name} must be {shape} beside means {(K, d)}, got {tuple(part.shape)}")
     _demand(means.isfinite(), "mean must be finite", means)
@@ -95,11 +91,7 @@ def check_mixture(means: Tensor, covs: Tensor, weights: Tensor, labels: Tensor) 
     tilt = (covs - covs.mT).abs()
     _demand(tilt <= 1e-6 * covs.abs().max(), "covariance must be symmetric", covs)  # float32 products are to 1e-6
     eig = torch.linalg.eigvalsh(covs)
-    _demand(
-        eig > 1e-14 * eig.abs().amax(1, keepdim=True),
-        "covariance must be positive definite; eigenvalues",
-        eig,
-    )
+    _demand(eig > 1e-14 * eig.abs().amax(1, keepdim=True), "covariance must be positive definite; eigenvalues", eig)
     if not (weights.sum() - 1).abs() <= 1e-6:
         raise ValueError(f"weights must sum to one, got {weights.sum().item():g}: divide them by their sum")
     _demand((labels >= 0) & (labels == labels.round()), "label must be a whole number, 0 or more", labels)

@@ -12,8 +12,9 @@ from minicm.data.mixtures import GaussianMixture
 from minicm.data.named import NAMES, points_named
 from minicm.denoiser import InClock
 from minicm.evaluate import guided, pictures, points
-from minicm.evaluate.rows import Row, table, with_bands
+from minicm.evaluate.rows import table, with_bands
 from minicm.metrics.images import Reference
+from minicm.metrics.rows import Row
 from minicm.schedules import VP, Denoise
 
 

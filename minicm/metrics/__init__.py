@@ -43,26 +43,7 @@ from minicm.metrics.modes import (
 )
 from minicm.metrics.rows import Row
 
-__all__ = [
-    "FAR",
-    "ConsistencyError",
-    "ExactConsistency",
-    "Row",
-    "consistency_error",
-    "energy_distance",
-    "exact_outliers",
-    "floor",
-    "frechet_distance",
-    "frechet_of_moments",
-    "measure_samples",
-    "mode_covariance_ratio",
-    "mode_occupancy",
-    "occupancy_variation",
-    "order",
-    "outlier_fraction",
-    "paired_error",
-    "rms",
-    "sliced_wasserstein",
-    "time_grid",
-    "wasserstein2",
-]
+__all__ = ["ConsistencyError", "ExactConsistency", "consistency_error", "order", "paired_error", "rms", "time_grid"]
+__all__ += ["energy_distance", "frechet_distance", "frechet_of_moments", "sliced_wasserstein", "wasserstein2"]
+__all__ += ["exact_outliers", "mode_covariance_ratio", "mode_occupancy", "occupancy_variation", "outlier_fraction"]
+__all__ += ["FAR", "Row", "floor", "measure_samples"]

@@ -28,12 +28,7 @@ class LoRA(nn.Module):
     """
 
     def __init__(
-        self,
-        W: Tensor,
-        rank: int,
-        scale: float = 1.0,
-        weight: float = 1.0,
-        generator: torch.Generator | None = None,
+        self, W: Tensor, rank: int, scale: float = 1.0, weight: float = 1.0, generator: torch.Generator | None = None
     ) -> None:
         super().__init__()
         fan_in = W[0].numel()
@@ -63,7 +58,7 @@ def add_lora(net: nn.Module, rank: int, scale: float = 1.0, *, generator: torch.
     _refuse_merged(net)
     net.requires_grad_(False)
     for layer in layers:
-        _attach(layer, LoRA(layer.weight, rank, scale, generator=generator))
+        parametrize.register_parametrization(layer, "weight", LoRA(layer.weight, rank, scale, generator=generator))
     return net
 
 
@@ -99,7 +94,7 @@ def unmerge_lora(net: nn.Module) -> nn.Module:
         del layer.merged_lora
         layer.weight.data.copy_(W)
         for adapter in adapters:
-            _attach(layer, adapter.to(layer.weight))
+            parametrize.register_parametrization(layer, "weight", adapter.to(layer.weight))
     return net
 
 
@@ -107,8 +102,7 @@ def lora_state(net: nn.Module, adapter: int = -1) -> dict[str, Tensor]:
     """One adapter's A, B and scale by the name of their layer: all tensors, ready for a file of their own.
 
     adapter counts in the order of adding; the last one by default. Save it by `save_checkpoint(path, state)` or
-    safetensors. The lambda it was loaded with is not part of it.
-    Raises ValueError where the net has no such adapter.
+    safetensors. The lambda it was loaded with is not part of it. Raises ValueError where the net has no such adapter.
     """
     state: dict[str, Tensor] = {}
     for name, layer in _layers(net):
@@ -152,16 +146,12 @@ def load_lora(net: nn.Module, state: dict[str, Tensor], weight: float = 1.0) -> 
         new[name].B.data.copy_(B)
     net.requires_grad_(False)
     for name, layer in layers.items():
-        _attach(layer, new[name])
+        parametrize.register_parametrization(layer, "weight", new[name])
     return net
 
 
 def _layers(net: nn.Module) -> Iterator[tuple[str, Any]]:
     return ((name, module) for name, module in net.named_modules() if isinstance(module, ADAPTED))
-
-
-def _attach(layer: Any, lora: LoRA) -> None:
-    parametrize.register_parametrization(layer, "weight", lora)
 
 
 def _is_merged(layer: Any) -> bool:

@@ -50,12 +50,7 @@ class MLP(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(
-        self,
-        x: Tensor,
-        c_noise: Tensor,
-        label: Tensor | None = None,
-        w: Tensor | None = None,
-        u: Tensor | None = None,
+        self, x: Tensor, c_noise: Tensor, label: Tensor | None = None, w: Tensor | None = None, u: Tensor | None = None
     ) -> Tensor:
         points = x.flatten(1).to(self.out.weight.dtype)
         if points.shape[1] != self.dim:

@@ -92,12 +92,7 @@ class UNet(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(
-        self,
-        x: Tensor,
-        c_noise: Tensor,
-        label: Tensor | None = None,
-        w: Tensor | None = None,
-        u: Tensor | None = None,
+        self, x: Tensor, c_noise: Tensor, label: Tensor | None = None, w: Tensor | None = None, u: Tensor | None = None
     ) -> Tensor:
         self._check(x)
         c = F.silu(self.mix(F.silu(self.conditioning(c_noise, label, w, u))))

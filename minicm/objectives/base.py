@@ -78,18 +78,22 @@ class Objective(nn.Module):
 
 
 class Distillation(Objective):
-    """An objective with a teacher: the frozen model, one clock for it and f, and a target of constant decay.
+    """An objective with a teacher: the frozen model, guided or not, one clock for it and f, a target of constant decay.
 
     teacher: a diffusion model called (x, t, label=...) with a `schedule`, or None where the data take its place.
-    Raises ValueError unless 0 <= mu < 1.
+    Raises ValueError unless 0 <= mu < 1, for a w_range that is not 0 <= low <= high and, with one, a teacher without classes.
     """
 
-    def __init__(self, teacher: Denoise | None, mu: float = 0.0) -> None:
+    def __init__(self, teacher: Denoise | None, mu: float = 0.0, w_range: tuple[float, float] | None = None) -> None:
         super().__init__()
         if not 0 <= mu < 1:
             raise ValueError(f"the target's decay mu must lie in [0, 1), got {mu}: at 1 the target never moves")
+        if w_range is not None and not 0 <= w_range[0] <= w_range[1] < float("inf"):
+            raise ValueError(f"w_range = {w_range}: guidance is drawn from [low, high] with 0 <= low <= high")
+        if w_range is not None and getattr(getattr(teacher, "net", None), "classes", None) == 0:
+            raise ValueError("the teacher's net has no classes: guidance needs one built with classes=...")
         self.frozen = (teacher,)  # in a tuple, so that its weights are not taken for the objective's own
-        self.mu = mu
+        self.mu, self.w_range = mu, w_range
 
     @property
     def teacher(self) -> Any:
@@ -99,6 +103,13 @@ class Distillation(Objective):
     def guided(self, label: Tensor | None, w: Tensor | None) -> Callable:
         """The teacher with its label and, where there is one and a w, guided; no label is all null: nothing to guide."""
         return partial(self.teacher, label=label) if label is None or w is None else Guided(self.teacher, label, w)
+
+    def draw_w(self, n: int, generator: torch.Generator) -> Tensor | None:
+        """w ~ U[low, high] for n samples (LCM, arXiv:2310.04378, Algorithm 1); (n,), float64; None without a w_range."""
+        if self.w_range is None:
+            return None
+        low, high = self.w_range
+        return low + (high - low) * torch.rand(n, generator=generator, device=generator.device, dtype=torch.float64)
 
     def check_clock(self, f: Denoise) -> None:
         """Raises ValueError where f and the teacher count time differently: the teacher's point would not be f's."""
@@ -142,21 +153,6 @@ def whole_times(teacher: Denoise | None) -> Tensor:
         reason = "there is no teacher" if teacher is None else f"the teacher's clock is {schedule}"
         raise ValueError(f"skips are counted on 0..T of a VP clock, but {reason}: give it a grid of times")
     return torch.arange(len(schedule.alpha_bar), dtype=torch.float64)
-
-
-def check_guidance(teacher: Denoise | None, w_range: tuple[float, float]) -> None:
-    """Raises ValueError for a range that is not 0 <= low <= high and for a teacher without classes."""
-    low, high = w_range
-    if not 0 <= low <= high < float("inf"):
-        raise ValueError(f"w_range = {w_range}: guidance is drawn from [low, high] with 0 <= low <= high")
-    if getattr(getattr(teacher, "net", None), "classes", None) == 0:
-        raise ValueError("the teacher's net has no classes: guidance needs one built with classes=...")
-
-
-def uniform_guidance(w_range: tuple[float, float], n: int, generator: torch.Generator) -> Tensor:
-    """w ~ U[low, high] for n samples (LCM, arXiv:2310.04378, Algorithm 1); (n,), float64."""
-    low, high = w_range
-    return low + (high - low) * torch.rand(n, generator=generator, device=generator.device, dtype=torch.float64)
 
 
 def default_generator(device: torch.device) -> torch.Generator:

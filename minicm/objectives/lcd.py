@@ -29,16 +29,7 @@ from torch import Tensor, nn
 
 from minicm.denoiser import given
 from minicm.distances import Distance, pseudo_huber
-from minicm.objectives.base import (
-    Distillation,
-    Draw,
-    check_guidance,
-    constant,
-    interval_draw,
-    predict_pair,
-    uniform_guidance,
-    whole_times,
-)
+from minicm.objectives.base import Distillation, Draw, constant, interval_draw, predict_pair, whole_times
 from minicm.schedules import VP, Denoise, expand, readable
 from minicm.solvers import Step, euler_step
 from minicm.times import IndexLaw, UniformIndex, with_skip
@@ -67,17 +58,15 @@ class LCD(Distillation):
         weight: Callable[[Tensor, Tensor], Tensor] = constant,  # lambda(t, s)
         mu: float = 0.95,  # the target's decay; 0: a stop-gradient copy of f
     ) -> None:
-        super().__init__(teacher, mu)
-        check_guidance(teacher, w_range)
+        super().__init__(teacher, mu, w_range)
         self.grid = with_skip(whole_times(teacher) if grid is None else grid, skip)
-        self.w_range, self.step, self.index_law = w_range, step, index_law
-        self.distance, self.weight = distance, weight
+        self.step, self.index_law, self.distance, self.weight = step, index_law, distance, weight
 
     def draw(self, x0: Tensor, label: Tensor | None, k: int, K: int, generator: torch.Generator) -> Draw:
         if label is None and self.teacher is not None:
             raise ValueError("LCD needs a label for each sample: guidance is the difference that it makes")
         draw = interval_draw(self.grid, self.index_law, x0, k, generator)
-        return replace(draw, w=uniform_guidance(self.w_range, len(x0), generator))
+        return replace(draw, w=self.draw_w(len(x0), generator))
 
     def loss(
         self, f: Denoise, f_target: Denoise, x0: Tensor, label: Tensor | None, draw: Draw, k: int, K: int

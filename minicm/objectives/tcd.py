@@ -27,16 +27,7 @@ from torch import Tensor, nn
 
 from minicm.denoiser import given
 from minicm.distances import Distance, pseudo_huber
-from minicm.objectives.base import (
-    Distillation,
-    Draw,
-    check_guidance,
-    constant,
-    interval_draw,
-    predict_pair,
-    uniform_guidance,
-    whole_times,
-)
+from minicm.objectives.base import Distillation, Draw, constant, interval_draw, predict_pair, whole_times
 from minicm.schedules import Denoise
 from minicm.solvers import Step, euler_step
 from minicm.times import IndexLaw, UniformIndex, with_skip
@@ -115,23 +106,20 @@ class TCD(Distillation):
         weight: Callable[[Tensor, Tensor], Tensor] = constant,  # lambda(t, s)
         mu: float = 0.95,  # the target's decay; 0: a stop-gradient copy of f
     ) -> None:
-        super().__init__(teacher, mu)
-        if w_range is not None:
-            check_guidance(teacher, w_range)
+        super().__init__(teacher, mu, w_range)
         self.grid, self.skip = whole_times(teacher) if grid is None else grid, skip
         if isinstance(self.grid, Tensor):
             with_skip(self.grid, skip)  # refuses a skip that does not fit
-        self.w_range, self.step, self.index_law, self.u_law = w_range, step, index_law, u_law
+        self.step, self.index_law, self.u_law = step, index_law, u_law
         self.form, self.distance, self.weight = form, distance, weight
 
     def draw(self, x0: Tensor, label: Tensor | None, k: int, K: int, generator: torch.Generator) -> Draw:
         grid = (self.grid if isinstance(self.grid, Tensor) else self.grid(k, K)).double()
         draw = interval_draw(with_skip(grid, self.skip), self.index_law, x0, k, generator)
-        if self.w_range is not None:
-            if label is None:
-                raise ValueError("guidance is the difference that a label makes: TCD's w_range needs labels")
-            draw = replace(draw, w=uniform_guidance(self.w_range, len(x0), generator))
-        return replace(draw, u=self.u_law(grid.to(generator.device), draw.s, generator))
+        if self.w_range is not None and label is None:
+            raise ValueError("guidance is the difference that a label makes: TCD's w_range needs labels")
+        w = self.draw_w(len(x0), generator)
+        return replace(draw, w=w, u=self.u_law(grid.to(generator.device), draw.s, generator))
 
     def loss(
         self, f: Denoise, f_target: Denoise, x0: Tensor, label: Tensor | None, draw: Draw, k: int, K: int

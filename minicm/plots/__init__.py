@@ -11,19 +11,5 @@ from minicm.plots.samples import noise_map, samples
 from minicm.plots.training import curricula, losses, roles
 from minicm.plots.trajectories import trajectories
 
-__all__ = [
-    "Gif",
-    "animation",
-    "boundary",
-    "comparison",
-    "convergence",
-    "curricula",
-    "curves",
-    "error_against_time",
-    "losses",
-    "noise_map",
-    "pairs",
-    "roles",
-    "samples",
-    "trajectories",
-]
+__all__ = ["Gif", "animation", "boundary", "comparison", "convergence", "curricula", "curves", "error_against_time"]
+__all__ += ["losses", "noise_map", "pairs", "roles", "samples", "trajectories"]

@@ -32,6 +32,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -52,12 +53,16 @@ from minicm.runs.run import Recipe
 from minicm.times import T_MIN, LogNormalIndex, LogNormalTimes, karras_grid
 from minicm.train import TrainConfig, device_named
 
-HUBER = 0.03  # iCT's .00054 sqrt(3072), of a whole picture's difference
+HUBER = pseudo_huber(0.03)  # iCT's .00054 sqrt(3072), of a whole picture's difference
+FOUND: dict[str, Any] = dict(index_law=LogNormalIndex(-0.5, 2.0), distance=HUBER, weight=gentle_gap)  # for 2-D
 DROPPED = 0.1  # share of labels that are dropped
 
 TEACHER = TrainConfig(steps=20_000, batch=256, lr=1e-3, warmup=500)
+SCRATCH = replace(TEACHER, lr=4e-4)
 TUNED = TrainConfig(steps=8000, batch=256, lr=4e-4, warmup=200)  # a student that starts from its teacher
 CM_TABLE_3 = TrainConfig(steps=800_000, batch=512, lr=4e-4, warmup=0, final_lr=1.0, beta2=0.999, ema=0.9999, radam=True)
+ECT_TUNING = replace(CM_TABLE_3, steps=200_000, batch=128, lr=1e-4)
+LCM_SECTION_5 = replace(CM_TABLE_3, steps=100_000, batch=72, lr=8e-6, ema=0.999943, radam=False)
 EDM_TABLE_7 = replace(CM_TABLE_3, steps=390_625, lr=1e-3, warmup=19_531, ema=0.99929, radam=False)
 
 
@@ -118,23 +123,14 @@ def cifar10_cd(*, teacher: Path, source: Source = Source(), config: TrainConfig 
         teacher: run folder, checkpoint or exported weights of a cifar10-teacher
     """
     teaching = diffusion_model(teacher)
-    objective = CD(
-        teaching,
-        grid=partial(doubling_karras, s1=64),
-        index_law=LogNormalIndex(-0.5, 2.0),
-        distance=pseudo_huber(HUBER),
-        weight=gentle_gap,
-    )
+    objective = CD(teaching, grid=partial(doubling_karras, s1=64), **FOUND)
     return Recipe(student(teaching), objective, source.labelled(config.device), config)
 
 
-def cifar10_ct(
-    *, source: Source = Source(), size: Size = Size(), config: TrainConfig = replace(TEACHER, lr=4e-4)
-) -> Recipe:
+def cifar10_ct(*, source: Source = Source(), size: Size = Size(), config: TrainConfig = SCRATCH) -> Recipe:
     """Consistency training on CIFAR-10 from random weights, with the settings found for 2-D."""
-    objective = CT(mu0=0.0, index_law=LogNormalIndex(-0.5, 2.0), distance=pseudo_huber(HUBER), weight=gentle_gap)
     model = Denoiser(size.net(Cifar10.classes, config.seed), t_min=T_MIN)
-    return Recipe(model, objective, source.labelled(config.device), config)
+    return Recipe(model, CT(mu0=0.0, **FOUND), source.labelled(config.device), config)
 
 
 def cifar10_ect(*, teacher: Path, source: Source = Source(), config: TrainConfig = TUNED) -> Recipe:
@@ -143,21 +139,13 @@ def cifar10_ect(*, teacher: Path, source: Source = Source(), config: TrainConfig
     Args:
         teacher: run folder, checkpoint or exported weights of a cifar10-teacher
     """
-    objective = ECT(
-        stages=4,  # with eight, down to a gap of 1/256, digits_ect kept noise in its samples
-        time_law=LogNormalTimes(-1.1, 2.0, low=T_MIN),
-        distance=pseudo_huber(HUBER),
-        weight=gentle_gap,
-    )
+    # with eight stages, down to a gap of 1/256, digits_ect kept noise in its samples
+    objective = ECT(stages=4, time_law=LogNormalTimes(-1.1, 2.0, low=T_MIN), distance=HUBER, weight=gentle_gap)
     return Recipe(student(diffusion_model(teacher)), objective, source.labelled(config.device), config)
 
 
 def cifar10_lcd(
-    *,
-    teacher: Path,
-    source: Source = Source(),
-    w_range: tuple[float, float] = (0.0, 3.0),
-    config: TrainConfig = TUNED,
+    *, teacher: Path, source: Source = Source(), w_range: tuple[float, float] = (0.0, 3.0), config: TrainConfig = TUNED
 ) -> Recipe:
     """Guided distillation (LCD, here in pixels): the class and the guidance scale are inputs of the student.
 
@@ -207,12 +195,7 @@ def cifar10_ct_published(
     return Recipe(model, CT(s0=2, s1=150, mu0=0.9), source.labelled(config.device), config)
 
 
-def cifar10_ect_published(
-    *,
-    teacher: Path,
-    source: Source = Source(),
-    config: TrainConfig = replace(CM_TABLE_3, steps=200_000, batch=128, lr=1e-4),
-) -> Recipe:
+def cifar10_ect_published(*, teacher: Path, source: Source = Source(), config: TrainConfig = ECT_TUNING) -> Recipe:
     """ECT's tuning (arXiv:2406.14548 and its code): q = 2, a stage each 25,000 iterations, weight 1/(t - s), dropout .2.
 
     Args:
@@ -224,12 +207,7 @@ def cifar10_ect_published(
     return Recipe(model, objective, source.labelled(config.device), config)
 
 
-def cifar10_lcd_published(
-    *,
-    teacher: Path,
-    source: Source = Source(),
-    config: TrainConfig = replace(CM_TABLE_3, steps=100_000, batch=72, lr=8e-6, ema=0.999943, radam=False),
-) -> Recipe:
+def cifar10_lcd_published(*, teacher: Path, source: Source = Source(), config: TrainConfig = LCM_SECTION_5) -> Recipe:
     """LCM's settings (arXiv:2310.04378, section 5) on pictures and classes: k = 20 of 1000 steps, w in [2, 14], squared l2.
 
     LCM trained text-to-image models in a latent space; its DDPM clock became 1000 Karras steps of the teacher's.

@@ -39,7 +39,7 @@ from minicm.objectives.ect import ECT
 from minicm.objectives.ict import ICT
 from minicm.objectives.scm import SCM
 from minicm.objectives.tcd import TCD
-from minicm.recipes.guided import CLOCK, gentle_level_gap, lcd, level_times, quadratic_grid
+from minicm.recipes.guided import CLOCK, FOUND, lcd, level_times
 from minicm.runs.fit import fit
 from minicm.runs.run import Recipe
 from minicm.schedules import TrigFlow
@@ -48,6 +48,7 @@ from minicm.train import TrainConfig
 
 RMS = 0.85  # of the pixels about zero: sigma_d in pixel space
 SHIFT = math.log(RMS / 0.5)  # of the mean ln sigma, against the papers' sigma_d
+HUBER = pseudo_huber(0.3)  # a sample has 64 numbers, not 2
 WEIGHT = partial(gentle_gap, sigma_data=RMS)
 DROPPED = 0.2  # share of labels that are dropped
 AUTOENCODER = Path("runs/digits-autoencoder.safetensors")
@@ -67,13 +68,8 @@ def digits_cd(*, teacher: Path, config: TrainConfig = TrainConfig(steps=2000, ba
         teacher: run folder or checkpoint of a digits-teacher
     """
     teaching = diffusion_model(teacher)
-    objective = CD(
-        teaching,
-        grid=doubling_karras,
-        index_law=LogNormalIndex(-0.5, 2.0),
-        distance=pseudo_huber(0.3),  # a sample has 64 numbers, not 2
-        weight=WEIGHT,
-    )
+    law = LogNormalIndex(-0.5, 2.0)
+    objective = CD(teaching, grid=doubling_karras, index_law=law, distance=HUBER, weight=WEIGHT)
     return Recipe(Denoiser(tuned_net(teaching), sigma_data=RMS, t_min=T_MIN), objective, pixels(), config)
 
 
@@ -83,25 +79,17 @@ def digits_ect(*, teacher: Path, config: TrainConfig = TrainConfig(steps=1200, b
     Args:
         teacher: run folder or checkpoint of a digits-teacher
     """
-    objective = ECT(
-        stages=4,  # eight, down to a gap of 1/256, are too many for so few steps: noise stays in the samples
-        time_law=LogNormalTimes(-1.1 + SHIFT, 2.0, low=T_MIN),
-        distance=pseudo_huber(0.03),
-        weight=WEIGHT,
-    )
+    law = LogNormalTimes(-1.1 + SHIFT, 2.0, low=T_MIN)
+    # eight stages, down to a gap of 1/256, are too many for so few steps: noise stays in the samples
+    objective = ECT(stages=4, time_law=law, distance=pseudo_huber(0.03), weight=WEIGHT)
     model = Denoiser(tuned_net(diffusion_model(teacher)), sigma_data=RMS, t_min=T_MIN)
     return Recipe(model, objective, pixels(), config)
 
 
 def digits_ict(*, config: TrainConfig = TrainConfig(steps=1600, batch=64, lr=1e-3)) -> Recipe:
     """Improved consistency training of the digits: no teacher, random weights."""
-    objective = ICT(
-        s0=8,
-        s1=32,  # as ECT's four stages: a finer grid does not converge in so few steps
-        index_law=LogNormalIndex(-1.1 + SHIFT, 2.0),
-        distance=pseudo_huber(0.3),
-        weight=WEIGHT,
-    )
+    # 32 intervals at the end, as ECT's four stages: a finer grid does not converge in so few steps
+    objective = ICT(s0=8, s1=32, index_law=LogNormalIndex(-1.1 + SHIFT, 2.0), distance=HUBER, weight=WEIGHT)
     return Recipe(Denoiser(new_net(config.seed), sigma_data=RMS, t_min=T_MIN), objective, pixels(), config)
 
 
@@ -150,25 +138,12 @@ def digits_tcd(*, teacher: Path, config: TrainConfig = TrainConfig(steps=1500, b
         teacher: run folder or checkpoint of a digits-latent-teacher, whose autoencoder it takes over
     """
     teaching = latent_model(teacher)
-    objective = TCD(
-        teaching,
-        skip=1,
-        grid=quadratic_grid(),
-        w_range=(0.0, 3.0),
-        distance=pseudo_huber(0.03),
-        weight=gentle_level_gap,
-        mu=0.0,
-    )
     model = Denoiser(tuned_net(teaching, guidance=True, second_time=True), CLOCK)
-    return Recipe(model, objective, latents(teacher, dropped=0.0), config)
+    return Recipe(model, TCD(teaching, w_range=(0.0, 3.0), **FOUND), latents(teacher, dropped=0.0), config)
 
 
 def digits_lcm_lora(
-    *,
-    teacher: Path,
-    rank: int = 8,
-    w: float = 1.0,
-    config: TrainConfig = TrainConfig(steps=1000, batch=128, lr=2e-3),
+    *, teacher: Path, rank: int = 8, w: float = 1.0, config: TrainConfig = TrainConfig(steps=1000, batch=128, lr=2e-3)
 ) -> Recipe:
     """LCM-LoRA: the latent teacher itself, made fast by low-rank adapters.
 

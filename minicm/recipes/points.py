@@ -1,4 +1,4 @@
-"""Recipes in two dimensions: a teacher, consistency distillation and consistency training on mixtures.
+"""Recipes in two dimensions: a teacher, CD, CT, iCT, ECT, sCM and TCD; and regression on f*, what the network can hold.
 
 Each is a plain function: `model, objective, data, config = mixture_cd(data="grid")`. The published settings stand beside
 those that were found to suit a 60-second budget; docs/results.md tells what each change bought.
@@ -6,6 +6,7 @@ those that were found to suit a 60-second budget; docs/results.md tells what eac
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,19 @@ from minicm.solvers import heun_step
 from minicm.times import T_MIN, LogNormalIndex, LogNormalTimes, karras_grid
 from minicm.train import Data, TrainConfig
 
-# The settings found for 2-D, beside the weight `gentle_gap`.
+# The settings found for 2-D.
 INDEX = LogNormalIndex(mean=-0.5, std=2.0)  # which pair of times: ln t ~ N(-.5, 2)
 HUBER = pseudo_huber(0.03)  # c in data units
+FOUND: dict[str, Any] = dict(index_law=INDEX, distance=HUBER, weight=gentle_gap)
+
+# How long and how fast.
+TEACHER_RUN = TrainConfig(steps=9000, batch=1024, lr=2e-3)
+CD_RUN = TrainConfig(steps=10000, batch=512, lr=2e-3)
+CT_RUN = TrainConfig(steps=6000, batch=1024, lr=2e-3)
+ICT_RUN = TrainConfig(steps=6000, batch=512, lr=2e-3)
+SCT_RUN = replace(ICT_RUN, steps=5000)
+SCD_RUN = replace(ICT_RUN, steps=5000, lr=4e-3)
+TCD_RUN = replace(ICT_RUN, steps=7000)
 
 
 def small_mlp(seed: int, **options: Any) -> MLP:
@@ -63,30 +74,21 @@ def teacher_of(path: Path | None, data: Data) -> Denoise:
     return load_teacher(path, recipe="mixture-teacher", shape=(2,))
 
 
-def mixture_teacher(
-    *, data: DataName = "ring", config: TrainConfig = TrainConfig(steps=9000, batch=1024, lr=2e-3)
-) -> Recipe:
+def mixture_teacher(*, data: DataName = "ring", config: TrainConfig = TEACHER_RUN) -> Recipe:
     """A diffusion teacher by denoising score matching (EDM).
 
     Args:
         data: what to learn; ring, grid and random have an exact answer
-        config: how long and how fast
     """
     return Recipe(Denoiser(small_mlp(config.seed)), DSM(time_law=LogNormalTimes()), points_named(data), config)
 
 
-def mixture_cd(
-    *,
-    data: DataName = "ring",
-    teacher: Path | None = None,
-    config: TrainConfig = TrainConfig(steps=10000, batch=512, lr=2e-3),
-) -> Recipe:
+def mixture_cd(*, data: DataName = "ring", teacher: Path | None = None, config: TrainConfig = CD_RUN) -> Recipe:
     """Consistency distillation with the settings found for 2-D: N = 33, log-normal index, weight (t + 1/2)/(t - s).
 
     Args:
         data: what to learn; ring, grid and random have an exact answer
         teacher: run folder or checkpoint of a mixture-teacher; the exact denoiser if not given
-        config: how long and how fast
     """
     points = points_named(data)
     objective = CD(teacher_of(teacher, points), grid=karras_grid(33, T_MIN), index_law=INDEX, weight=gentle_gap)
@@ -94,74 +96,53 @@ def mixture_cd(
 
 
 def mixture_cd_published(
-    *,
-    data: DataName = "ring",
-    teacher: Path | None = None,
-    config: TrainConfig = TrainConfig(steps=10000, batch=512, lr=2e-3),
+    *, data: DataName = "ring", teacher: Path | None = None, config: TrainConfig = CD_RUN
 ) -> Recipe:
     """Consistency distillation as published for CIFAR-10: N = 18, Heun, uniform index, weight 1, l2, mu = 0.
 
     Args:
         data: what to learn; ring, grid and random have an exact answer
         teacher: run folder or checkpoint of a mixture-teacher; the exact denoiser if not given
-        config: how long and how fast
     """
     points = points_named(data)
     objective = CD(teacher_of(teacher, points), grid=karras_grid(18, T_MIN))
     return Recipe(student(config.seed), objective, points, config)
 
 
-def mixture_ct(
-    *, data: DataName = "ring", config: TrainConfig = TrainConfig(steps=6000, batch=1024, lr=2e-3)
-) -> Recipe:
+def mixture_ct(*, data: DataName = "ring", config: TrainConfig = CT_RUN) -> Recipe:
     """Consistency training on data alone, with the settings found for 2-D: mu = 0, pseudo-Huber, log-normal index.
 
     Args:
         data: what to learn; ring, grid and random have an exact answer
-        config: how long and how fast
     """
-    objective = CT(mu0=0.0, index_law=INDEX, distance=HUBER, weight=gentle_gap)
-    return Recipe(student(config.seed), objective, points_named(data), config)
+    return Recipe(student(config.seed), CT(mu0=0.0, **FOUND), points_named(data), config)
 
 
-def mixture_ct_published(
-    *, data: DataName = "ring", config: TrainConfig = TrainConfig(steps=6000, batch=1024, lr=2e-3)
-) -> Recipe:
+def mixture_ct_published(*, data: DataName = "ring", config: TrainConfig = CT_RUN) -> Recipe:
     """Consistency training as published for CIFAR-10: N(k) from 2 to 150, mu(k), uniform index, weight 1, l2.
 
     Args:
         data: what to learn; ring, grid and random have an exact answer
-        config: how long and how fast
     """
     return Recipe(student(config.seed), CT(), points_named(data), config)
 
 
-def mixture_ict(
-    *, data: DataName = "ring", config: TrainConfig = TrainConfig(steps=6000, batch=512, lr=2e-3)
-) -> Recipe:
+def mixture_ict(*, data: DataName = "ring", config: TrainConfig = ICT_RUN) -> Recipe:
     """Improved consistency training: as published but for the index law and a weight that does not starve large t.
 
     Args:
         data: what to learn; ring, grid and random have an exact answer
-        config: how long and how fast
     """
     # 40, 160, 640, 1280 intervals at the end: median .103, .069, .052, .047
-    objective = ICT(s0=10, s1=1280, index_law=INDEX, distance=HUBER, weight=gentle_gap)
-    return Recipe(student(config.seed), objective, points_named(data), config)
+    return Recipe(student(config.seed), ICT(s0=10, s1=1280, **FOUND), points_named(data), config)
 
 
-def mixture_ect(
-    *,
-    data: DataName = "ring",
-    teacher: Path | None = None,
-    config: TrainConfig = TrainConfig(steps=6000, batch=512, lr=2e-3),
-) -> Recipe:
+def mixture_ect(*, data: DataName = "ring", teacher: Path | None = None, config: TrainConfig = ICT_RUN) -> Recipe:
     """Easy consistency tuning: from a diffusion model's weights, or without one from scratch.
 
     Args:
         data: what to learn; ring, grid and random have an exact answer
         teacher: run folder or checkpoint of a mixture-teacher to start from; random weights if not given
-        config: how long and how fast
     """
     net = small_mlp(config.seed)
     if teacher is not None:
@@ -171,31 +152,22 @@ def mixture_ect(
     return Recipe(Denoiser(net, t_min=T_MIN), objective, points_named(data), config)
 
 
-def mixture_sct(
-    *, data: DataName = "ring", config: TrainConfig = TrainConfig(steps=5000, batch=512, lr=2e-3)
-) -> Recipe:
+def mixture_sct(*, data: DataName = "ring", config: TrainConfig = SCT_RUN) -> Recipe:
     """Continuous-time consistency training (sCM without a teacher), from scratch.
 
     Args:
         data: what to learn; ring, grid and random have an exact answer
-        config: how long and how fast
     """
     objective = SCM(warmup=config.steps // 10)
     return Recipe(Denoiser(small_mlp(config.seed, octaves=3), TrigFlow()), objective, points_named(data), config)
 
 
-def mixture_scd(
-    *,
-    data: DataName = "ring",
-    teacher: Path | None = None,
-    config: TrainConfig = TrainConfig(steps=5000, batch=512, lr=4e-3),
-) -> Recipe:
+def mixture_scd(*, data: DataName = "ring", teacher: Path | None = None, config: TrainConfig = SCD_RUN) -> Recipe:
     """Continuous-time consistency distillation (sCM with a teacher), from scratch.
 
     Args:
         data: what to learn; ring, grid and random have an exact answer
         teacher: run folder or checkpoint of a mixture-teacher; the exact denoiser if not given
-        config: how long and how fast
     """
     points, clock = points_named(data), TrigFlow()
     guide = InClock(teacher_of(teacher, points), clock)
@@ -210,30 +182,14 @@ def closing_grid(k: int, K: int) -> Tensor:
     return karras_grid(2 ** (3 + min(3, 4 * k // K)) + 1, T_MIN)
 
 
-def mixture_tcd(
-    *,
-    data: ExactName = "ring",
-    teacher: Path | None = None,
-    config: TrainConfig = TrainConfig(steps=7000, batch=512, lr=2e-3),
-) -> Recipe:
+def mixture_tcd(*, data: ExactName = "ring", teacher: Path | None = None, config: TrainConfig = TCD_RUN) -> Recipe:
     """Trajectory consistency distillation: from any time to any earlier one, with the settings found for 2-D.
 
     Args:
-        data: which mixture
         teacher: run folder or checkpoint of a mixture-teacher; the exact denoiser if not given
-        config: how long and how fast
     """
     points = points_named(data)
-    objective = TCD(
-        teacher_of(teacher, points),
-        skip=1,
-        grid=closing_grid,
-        step=heun_step,
-        index_law=INDEX,
-        distance=HUBER,
-        weight=gentle_gap,
-        mu=0.0,
-    )
+    objective = TCD(teacher_of(teacher, points), skip=1, grid=closing_grid, step=heun_step, mu=0.0, **FOUND)
     return Recipe(student(config.seed, second_time=True), objective, points, config)
 
 
@@ -246,14 +202,11 @@ def trajectories_of(name: DataName) -> Trajectories:
     return Trajectories(mixture)
 
 
-def mixture_regression(
-    *, data: DataName = "ring", config: TrainConfig = TrainConfig(steps=10000, batch=512, lr=2e-3)
-) -> Recipe:
+def mixture_regression(*, data: DataName = "ring", config: TrainConfig = CD_RUN) -> Recipe:
     """Regression on the exact f*: no method, but what this network can hold.
 
     Args:
         data: what to learn; ring, grid or random, which have an exact answer
-        config: how long and how fast
     """
     known = trajectories_of(data)
     return Recipe(student(config.seed), Regression(known), known, config)

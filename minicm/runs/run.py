@@ -15,14 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from tqdm import tqdm
 
-from minicm.checkpoint import (
-    CheckpointError,
-    decoder_state,
-    describe,
-    fingerprint,
-    load_checkpoint,
-    save_checkpoint,
-)
+from minicm.checkpoint import CheckpointError, decoder_state, describe, fingerprint, load_checkpoint, save_checkpoint
 from minicm.denoiser import Denoiser
 from minicm.objectives.base import Objective
 from minicm.parallel import any_process, rank, world

@@ -10,7 +10,7 @@ import pytest
 
 from docs.studies import digits as report
 from docs.studies.digits import MEASURES, figures, main, table
-from minicm.evaluate.rows import Row
+from minicm.metrics.rows import Row
 from minicm.recipes import digits
 from minicm.runs.run import RunOptions, run
 from minicm.train import TrainConfig
