@@ -56,6 +56,8 @@ def complaint(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:  # the system's own; ours have all in their one line
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror}: choose another path, or free space"
+    if "Overflow when unpacking" in str(error):  # torch's own, of a seed
+        return "a seed must be in -2^63..2^63 - 1: choose a smaller number"
     if isinstance(error, (ValueError, OSError)) or diverged(error):
         return str(error)
     if isinstance(error, MemoryError) or re.search("out of memory|allocate memory|enough memory", str(error)):

@@ -23,6 +23,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from minicm.checkpoint import DTYPES
 from minicm.data.cifar10 import BATCHES, RECORD, TEST, TRAIN, Cifar10
 from minicm.data.mixtures import GaussianMixture
 from minicm.denoiser import Denoiser
@@ -44,7 +45,6 @@ from minicm.schedules import EDM, VP, TrigFlow
 from minicm.times import T_MIN, karras_grid
 from minicm.train import TrainConfig, train
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 CLASSES = 8  # of the ring's modes, for the objectives with guidance
 STUDIES = Path(__file__).resolve().parents[1] / "docs" / "studies"  # of a clone: a wheel holds the library alone
 
@@ -54,12 +54,7 @@ Maker = Callable[[], tuple[Denoiser, Objective]]  # of a model and an objective 
 
 
 def bench(
-    *,
-    images: bool = False,
-    fast: bool = False,
-    threads: int = 1,
-    compiled: bool = True,
-    out: Path | None = None,
+    *, images: bool = False, fast: bool = False, threads: int = 1, compiled: bool = True, out: Path | None = None
 ) -> int:
     """Measure training steps, sampling and the exact flow on this machine's processor, and write them down.
 
@@ -76,14 +71,11 @@ def bench(
         raise FileExistsError(f"{out} exists: choose another --out")
     out = out or new_folder(Path("runs"), "bench") / "bench.json"
     out.touch()  # now, not after minutes of work, is the time to learn that it cannot be written
-    if images:
-        scene: Scene = FEW_PICTURES if fast else GPU if torch.cuda.is_available() else CPU
-    else:
-        scene = FEW_POINTS if fast else Points()
+    few, full = (FEW_PICTURES, GPU if torch.cuda.is_available() else CPU) if images else (FEW_POINTS, Points())
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        report = measure(scene, compiled and not fast)
+        report = measure(few if fast else full, compiled and not fast)
     finally:
         torch.set_num_threads(before)
     out.write_text(json.dumps(report, indent=1) + "\n")
@@ -128,11 +120,8 @@ class Points:
         vp, trig = VP.scaled_linear(), TrigFlow()
         guided: dict[str, Any] = dict(skip=20, w_range=(2.0, 14.0))
 
-        def guide() -> Denoiser:
-            return Denoiser(self.net(classes=CLASSES), vp)
-
-        def student(**inputs: bool) -> Denoiser:
-            return Denoiser(self.net(classes=CLASSES, guidance=True, **inputs), vp)
+        def knowing(**inputs: bool) -> Denoiser:
+            return Denoiser(self.net(classes=CLASSES, **inputs), vp)
 
         return {
             "DSM": lambda: (self.model(0.0), DSM()),
@@ -140,8 +129,8 @@ class Points:
             "CT": lambda: (self.model(T_MIN), CT()),
             "iCT": lambda: (self.model(T_MIN), ICT()),
             "ECT": lambda: (self.model(T_MIN), ECT()),
-            "LCD": lambda: (student(), LCD(guide(), **guided)),
-            "TCD": lambda: (student(second_time=True), TCD(guide(), **guided)),
+            "LCD": lambda: (knowing(guidance=True), LCD(knowing(), **guided)),
+            "TCD": lambda: (knowing(guidance=True, second_time=True), TCD(knowing(), **guided)),
             "sCT": lambda: (Denoiser(self.net(), trig), SCM()),
             "sCD": lambda: (Denoiser(self.net(), trig), SCM(Denoiser(self.net(), trig))),
         }

@@ -30,13 +30,16 @@ SCHEDULES = {"EDM": EDM, "VP": VP, "TrigFlow": TrigFlow}
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 FACTS = ("kind", "data", "shape", "model", "decoder", "teacher")  # `minicm.runs.run.facts` says what each is
 
+State = dict[str, Any]  # all of a checkpoint, flat: tensors, and JSON values for its header
+Models = dict[str, nn.Module]  # by the names that their weights have in a state: f, f_target, ema
+
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be read or written, with the reason in one line."""
 
 
 # ----------------------------------------------------------------------------------------- write, read
-def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
+def save_checkpoint(path: str | Path, state: State) -> None:
     """Write a state (name -> tensor or JSON value) as one file, all or nothing.
 
     The file is written beside its place, synced and renamed, so that a crash or a full disk leaves the old one.
@@ -60,7 +63,7 @@ def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
             beside.unlink(missing_ok=True)
 
 
-def load_checkpoint(path: str | Path) -> dict[str, Any]:
+def load_checkpoint(path: str | Path) -> State:
     """Read back what save_checkpoint wrote, on the CPU; of a run folder, its checkpoint.
 
     Raises CheckpointError for a file that is missing, truncated or not one of minicm's.
@@ -68,9 +71,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     path = path / "checkpoint.safetensors" if path.is_dir() else path
     if not path.is_file():
-        raise CheckpointError(
-            f"{path} is not a file: give the path of a checkpoint, such as runs/.../checkpoint.safetensors"
-        )
+        raise CheckpointError(f"{path} is not a file: give a run folder, or a file such as its checkpoint.safetensors")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -101,7 +102,7 @@ def describe(model: Denoiser) -> dict[str, Any]:
     }
 
 
-def decoder_state(autoencoder: Any) -> dict[str, Any]:
+def decoder_state(autoencoder: Any) -> State:
     """An autoencoder as a part of a state: "decoder" for the header, tensors "decoder/..."; None where it has no weights."""
     if not isinstance(autoencoder, nn.Module):
         return {"decoder": None}
@@ -144,7 +145,7 @@ def load_model(path: str | Path, weights: str = "ema") -> Denoiser:
     return _model(load_checkpoint(path), path, weights)
 
 
-def _model(state: dict[str, Any], path: str | Path, weights: str) -> Denoiser:
+def _model(state: State, path: str | Path, weights: str) -> Denoiser:
     if "model" not in state:
         raise CheckpointError(f"{path} holds no model description")
     model, kept, adapters = build(state["model"]), _part(state, f"{weights}/"), 0
@@ -164,7 +165,7 @@ def load_decoder(path: str | Path) -> Autoencoder:
     return _decoder(load_checkpoint(path), path)
 
 
-def _decoder(state: dict[str, Any], path: str | Path) -> Autoencoder:
+def _decoder(state: State, path: str | Path) -> Autoencoder:
     try:
         net = Autoencoder(**state["decoder"]["options"])
         net.load_state_dict(_part(state, "decoder/"))
@@ -203,7 +204,7 @@ def load_trained(path: str | Path) -> Trained:
     model = _model(state, path, "ema")
     if missing := [fact for fact in FACTS if fact not in state]:
         raise CheckpointError(
-            f"{path} is of a former version and does not say its {', '.join(missing)}: train or export it anew"
+            f"{path} is of a former version and lacks its {', '.join(missing)}: train or export it anew"
         )
     decoder = _decoder(state, path) if state["decoder"] else None
     header = {key: value for key, value in state.items() if not isinstance(value, Tensor)}
@@ -240,14 +241,10 @@ def load_teacher(
 
 # -------------------------------------------------------------------------------------- resume
 def state_of(
-    k: int,
-    models: dict[str, nn.Module],
-    optimiser: torch.optim.Optimizer,
-    generator: torch.Generator,
-    config: dict[str, Any],
-) -> dict[str, Any]:
+    k: int, models: Models, optimiser: torch.optim.Optimizer, generator: torch.Generator, config: State
+) -> State:
     """Everything a resumed run needs after k updates, flat: tensors, and plain values for the header."""
-    state: dict[str, Any] = {"k": k, "config": config, "generator": generator.get_state()}
+    state: State = {"k": k, "config": config, "generator": generator.get_state()}
     for name, model in models.items():
         state |= {f"{name}/{key}": value.detach().clone() for key, value in model.state_dict().items()}
     for i, slots in optimiser.state_dict()["state"].items():
@@ -256,18 +253,12 @@ def state_of(
 
 
 def restore(
-    state: dict[str, Any],
-    models: dict[str, nn.Module],
-    optimiser: torch.optim.Optimizer,
-    generator: torch.Generator,
-    config: dict[str, Any],
+    state: State, models: Models, optimiser: torch.optim.Optimizer, generator: torch.Generator, config: State
 ) -> int:
     """Put a state back; returns the number of updates it has seen. Raises ValueError if it does not fit."""
     for name, then in state.get("config", {}).items():
         if name != "device" and config.get(name) != then:
-            raise ValueError(
-                f"the checkpoint was trained with {name} = {then}, this run has {name} = {config.get(name)}"
-            )
+            raise ValueError(f"the checkpoint was trained with {name} = {then}, not with this run's {config.get(name)}")
     try:
         for name, model in models.items():
             model.load_state_dict(_part(state, f"{name}/"))
@@ -291,7 +282,7 @@ def _laid_out(value: Tensor, like: Tensor | None) -> Tensor:
     return value.clone() if like is None else torch.empty_like(like).copy_(value)
 
 
-def _part(state: dict[str, Any], prefix: str) -> dict[str, Any]:
+def _part(state: State, prefix: str) -> State:
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 

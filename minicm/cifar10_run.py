@@ -30,31 +30,19 @@ from matplotlib.figure import Figure
 from minicm.checkpoint import export, load_model
 from minicm.data.cifar10 import CLASSES
 from minicm.denoiser import Denoiser
-from minicm.evaluate.pictures import (
-    against_its_teacher,
-    cifar10_reference,
-    evaluate_pictures,
-    evaluate_teacher_pictures,
-    few_steps,
-    many_steps,
-    start,
-)
+from minicm.evaluate import pictures
 from minicm.evaluate.rows import Row, table
 from minicm.metrics.consistency import time_grid
 from minicm.metrics.images import Reference
 from minicm.plots.images import along_a_trajectory, nearest_training, picture_rows
-from minicm.recipes.cifar10 import Size, Source, cifar10_cd, cifar10_ct, cifar10_ect, cifar10_teacher
+from minicm.recipes import RECIPES
+from minicm.recipes.cifar10 import Size, Source
 from minicm.runs.folder import machine, peak_memory, seconds_of
 from minicm.runs.run import Finished, Recipe, RunOptions, plain, run
 from minicm.sampling import LEVELS
 from minicm.train import Diverged, TrainConfig, device_named, train
 
-METHODS: dict[str, Callable[..., Recipe]] = {
-    "teacher": cifar10_teacher,
-    "cd": cifar10_cd,
-    "ct": cifar10_ct,
-    "ect": cifar10_ect,
-}
+METHODS = ("teacher", "cd", "ct", "ect")  # of the recipes cifar10-...
 SHARE = 0.93  # of the time that is left, planned for steps: a machine may become slower
 SHAPE = (3, 32, 32)  # of a picture
 SEED = 7  # of the noise that is drawn for figures
@@ -145,7 +133,7 @@ def cifar10_run(job: Job) -> tuple[list[Row], str]:
     """Train, export, measure and draw within the budget; returns what was measured, and a line about the run."""
     started, scale = time.perf_counter(), job.scale
     torch.backends.cudnn.benchmark = job.gpu  # the shapes never change: let cuDNN try its convolutions once
-    reference = cifar10_reference(job.data, job.device, steps=scale.classifier, width=8 if job.fast else 64)
+    reference = pictures.cifar10_reference(job.data, job.device, steps=scale.classifier, width=8 if job.fast else 64)
     with_steps = fitted(job)
     pace = seconds_a_step(with_steps(1000)[0], scale.trial)
     left = max(seconds_of(job.budget) - (time.perf_counter() - started) - scale.reserve, 1.0)
@@ -165,7 +153,7 @@ def cifar10_run(job: Job) -> tuple[list[Row], str]:
 
 def fitted(job: Job) -> Callable[[int], tuple[Recipe, dict[str, Any]]]:
     """The recipe and its options as a function of its number of steps; bf16 and channels_last on a GPU alone."""
-    make, scale = METHODS[job.method], job.scale
+    make, scale = RECIPES[f"cifar10-{job.method}"], job.scale
     default: TrainConfig = inspect.signature(make).parameters["config"].default
     gpu = dict(bf16=job.gpu, channels_last=job.gpu, compile=job.gpu and job.compiled)
     config = replace(default, device=job.device, batch=scale.batch or default.batch, **gpu)
@@ -194,31 +182,31 @@ def seconds_a_step(recipe: Recipe, n: int) -> float:
 
 def measured(job: Job, model: Denoiser, teacher: Denoiser | None, reference: Reference) -> list[Row]:
     """What a model's pictures score; a student's beside its teacher's, from the same noise, by the same classifier."""
-    x_T, label = start(model.schedule, SHAPE, job.scale.samples, 0, device=job.device)
+    x_T, label = pictures.start(model.schedule, SHAPE, job.scale.samples, 0, device=job.device)
     if job.method == "teacher":
-        return evaluate_teacher_pictures(model, reference, x_T, label)
-    rows = evaluate_pictures(model, reference, x_T, label)
+        return pictures.evaluate_teacher_pictures(model, reference, x_T, label)
+    rows = pictures.evaluate_pictures(model, reference, x_T, label)
     if teacher is not None:
         pairs = job.scale.pairs
-        rows += evaluate_teacher_pictures(teacher, reference, x_T, label)
-        rows += against_its_teacher(model, teacher, x_T[:pairs], label[:pairs])
+        rows += pictures.evaluate_teacher_pictures(teacher, reference, x_T, label)
+        rows += pictures.against_its_teacher(model, teacher, x_T[:pairs], label[:pairs])
     return rows
 
 
 def figures(job: Job, model: Denoiser, teacher: Denoiser | None, reference: Reference) -> dict[str, Figure]:
     """Samples, a column for each class; the training pictures nearest to some; a trajectory where there is a teacher."""
     rows = ROWS if job.method == "teacher" else 1
-    x_T, label = start(model.schedule, SHAPE, rows * len(CLASSES), SEED, device=job.device)
+    x_T, label = pictures.start(model.schedule, SHAPE, rows * len(CLASSES), SEED, device=job.device)
     found = {}
     if job.method == "teacher":
-        title, parts = "a diffusion teacher, 40 Heun steps", many_steps(model, x_T, label).split(len(CLASSES))
-        samples = {f"noise {i + 1}": x for i, x in enumerate(parts)}
+        title, x0 = "a diffusion teacher, 40 Heun steps", pictures.many_steps(model, x_T, label)
+        samples = {f"noise {i + 1}": x for i, x in enumerate(x0.split(len(CLASSES)))}
     else:
         title = "from one noise a column"
-        samples = {f"{n} step" + "s" * (n > 1): few_steps(model, x_T, label, n) for n in LEVELS}
+        samples = {f"{n} step" + "s" * (n > 1): pictures.few_steps(model, x_T, label, n) for n in LEVELS}
     first = next(iter(samples.values())).clamp(-1, 1)
     if teacher is not None:
-        samples["teacher,\n40 Heun steps"] = many_steps(teacher, x_T, label)
+        samples["teacher,\n40 Heun steps"] = pictures.many_steps(teacher, x_T, label)
         times = time_grid(teacher.schedule, 40).flip(0)
         found["trajectory"] = along_a_trajectory(model, teacher, x_T[:1], times, label=label[:1])
     found["samples"] = picture_rows(samples, f"{job.about}: {title}", CLASSES)

@@ -24,10 +24,7 @@ CPU_TORCH = "https://download.pytorch.org/whl/cpu"
 def all_assignments() -> list[Path]:
     """The folders of the assignments in minicm's repository. Raises ValueError where it is not at hand."""
     if not HANDOUTS.is_dir():
-        raise ValueError(
-            f"{HANDOUTS} is not there: the handouts are in minicm's repository; run this in a clone of it, "
-            "or give a folder by --assignment"
-        )
+        raise ValueError(f"{HANDOUTS} is not there: run this in a clone of minicm's repository, or give --assignment")
     return [path.parent for path in sorted(HANDOUTS.glob("*/checks.py"))]
 
 
@@ -50,7 +47,7 @@ def handout(folder: Path) -> list[Path]:
     for path in files:
         if not path.is_file():
             raise ValueError(
-                f"{path} is not there: a handout is a notebook named as its folder, student.py and checks.py"
+                f"{path} is missing: a handout is a notebook named as its folder, student.py and checks.py"
             )
     return files
 

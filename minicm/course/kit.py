@@ -313,18 +313,14 @@ def draws_anew(draw: Callable[[torch.Generator], Tensor], name: str, seed: int) 
 def can_learn(loss: Tensor, name: str) -> None:
     """Takes the gradient of a loss. Raises Wrong where it has none."""
     if not loss.requires_grad:
-        raise Wrong(
-            f"{name} has no gradient: the trained model's own prediction must not stand under no_grad or be detached"
-        )
+        raise Wrong(f"{name} has no gradient: the model's own prediction must not stand under no_grad or be detached")
     loss.sum().backward()
 
 
 def held_fixed(name: str, weight: Tensor) -> None:
     """Raises Wrong where a gradient has reached the weight of a model that only makes a target."""
     if weight.grad is not None and weight.grad.any():
-        raise Wrong(
-            f"a gradient reaches {name}: the target is held fixed (the papers' stopgrad), so it must be detached"
-        )
+        raise Wrong(f"a gradient reaches {name}: the target is held fixed (the papers' stopgrad): detach it")
 
 
 def reaches(error: float, bound: float, what: str) -> None:

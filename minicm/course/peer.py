@@ -78,9 +78,7 @@ class Peer:
 
     def _ask(self, head: dict, args: tuple, kwargs: dict) -> Any:
         if _get_current_dispatch_mode() is not None:  # what a tracer holds are no numbers yet
-            raise RuntimeError(
-                "this function cannot be traced (torch.func.linearize, make_fx): torch.func.jvp can be used"
-            )
+            raise RuntimeError("this function cannot be traced (torch.func.linearize, make_fx): use torch.func.jvp")
         self._sent.append({})
         try:
             parcel = Parcel(self)
@@ -162,9 +160,8 @@ class Peer:
         with torch.set_grad_enabled(bool(head.get("grad"))):
             value = function(*args, **kwargs)
         answer = {"value": parcel.pack(value)}
-        changed = [
-            None if _identical(old, new.detach()) else new.detach() for old, new in zip(before, unpacker.tensors)
-        ]
+        after = (tensor.detach() for tensor in unpacker.tensors)
+        changed = [None if _identical(old, new) else new for old, new in zip(before, after)]
         states = [generator.get_state() for generator in unpacker.generators]
         return answer | {"changed": parcel.pack(changed), "generators": parcel.pack(states)}
 

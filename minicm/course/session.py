@@ -252,9 +252,7 @@ def copy_sources(source: Path, target: Path) -> None:
     if not any(p.parent == source and p.name in ("adapters.py", "student.py") for p in files):
         raise ValueError(f"{source} holds no student.py: give the folder with your work")
     if sum(p.stat().st_size for p in files) > SIZE or len(files) > 200:
-        raise ValueError(
-            f"{source} holds more than {SIZE // 2**20} MiB or 200 files of Python: hand in your work alone"
-        )
+        raise ValueError(f"{source} holds over {SIZE // 2**20} MiB or 200 files of Python: hand in your work alone")
     for path in files:
         to = target / path.relative_to(source)
         to.parent.mkdir(parents=True, exist_ok=True)

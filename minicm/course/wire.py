@@ -127,10 +127,8 @@ class Parcel:
         if isinstance(value, torch.Generator) and value.device.type == "cpu":
             self.generators.append(value)
             return {"generator": self._tensor(value.get_state())}
-        if type(value).__name__ in CLOCKS and type(value) is CLOCKS[type(value).__name__]:
-            fields = {
-                f.name: getattr(value, f.name) for f in dataclasses.fields(CLOCKS[type(value).__name__]) if f.init
-            }
+        if type(value) in CLOCKS.values():
+            fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
             return {"clock": type(value).__name__, "fields": self.pack(fields)}
         if isinstance(value, Remote) and value._peer is self.peer:
             return {"yours": value._number}

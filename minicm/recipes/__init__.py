@@ -50,7 +50,8 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
 
 def listed() -> None:
     """List the recipes with what each is for."""
+    width = max(map(len, RECIPES))
     for name, recipe in RECIPES.items():
         config = inspect.signature(recipe).parameters["config"].default
         doc = (recipe.__doc__ or "").splitlines()[0]
-        print(f"{name:22} {doc}\n{'':22} {config.steps} steps of {config.batch}")
+        print(f"{name:{width}} {doc}\n{'':{width}} {config.steps} steps of {config.batch}")

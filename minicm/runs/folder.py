@@ -52,9 +52,7 @@ def alone(folder: Path) -> Iterator[None]:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(held)
-        raise FileExistsError(
-            f"another process trains in {folder}: wait for its end, or choose another folder"
-        ) from None
+        raise FileExistsError(f"another process trains in {folder}: wait for it, or choose another folder") from None
     except OSError:  # no such locks here
         pass
     try:

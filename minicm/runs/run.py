@@ -15,7 +15,15 @@ from typing import Any, NamedTuple
 import torch
 from tqdm import tqdm
 
-from minicm.checkpoint import CheckpointError, decoder_state, describe, fingerprint, load_checkpoint, save_checkpoint
+from minicm.checkpoint import (
+    CheckpointError,
+    State,
+    decoder_state,
+    describe,
+    fingerprint,
+    load_checkpoint,
+    save_checkpoint,
+)
 from minicm.denoiser import Denoiser
 from minicm.objectives.base import Objective
 from minicm.parallel import any_process, rank, world
@@ -82,17 +90,16 @@ def run(name: str, recipe: Recipe, options: dict[str, Any], where: RunOptions = 
         raise ValueError("several processes share one run: name its folder by --folder or --resume")
     kept = {"recipe": name, "options": plain(options)} | facts(recipe)
     header = {key: value for key, value in kept.items() if not isinstance(value, torch.Tensor)}
-    state = None if where.resume is None else _state_of(where.resume, header)
+    K = recipe.config.steps
+    state = None if where.resume is None else _state_of(where.resume, header, K)
     steps = train(*recipe, resume=state)  # a wrong device or state is refused before any folder is touched
-    folder, K = _folder(name, where), recipe.config.steps
+    folder = _folder(name, where)
     with alone(folder) if rank() == 0 else nullcontext():
         if rank() == 0:
             _prepare(folder, name, where, state, header | {"config": asdict(recipe.config)})
         started = time.perf_counter()
         with stoppable(where.budget, called) as stop, _bar(name, K, state, where.quiet) as bar:
             step = _follow(steps, folder, kept, recipe.config, where, stop, bar)
-    if step is None:
-        raise CheckpointError(f"{folder} has done all its {K} steps: nothing is left to resume")
     if step.k < K and rank() == 0:
         goes_on = f"to go on, give the same command and --resume {folder}"
         print(f"stopped after step {step.k} of {K}; {goes_on}", file=sys.stderr)
@@ -125,14 +132,16 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _state_of(path: Path, header: dict[str, Any]) -> dict[str, Any]:
-    """The state to go on from. Raises CheckpointError for a checkpoint of another recipe or other options."""
+def _state_of(path: Path, header: dict[str, Any], K: int) -> dict[str, Any]:
+    """The state to go on from. Raises CheckpointError for another recipe, other options, and a run at its end."""
     state = load_checkpoint(path)
     for part, now in json.loads(json.dumps(header)).items():
         if difference := _difference(part, state.get(part), now):
             raise CheckpointError(f"{path} is of another run: {difference}")
     if "k" not in state:
         raise CheckpointError(f"{path} holds a model, but no training to go on with: resume a run's checkpoint")
+    if state["k"] >= K:
+        raise CheckpointError(f"{path} has done all its {K} steps: nothing is left to resume")
     return state
 
 
@@ -168,16 +177,10 @@ def _bar(name: str, steps: int, state: dict[str, Any] | None, quiet: bool) -> tq
 
 
 def _follow(
-    steps: Iterator[Step],
-    folder: Path,
-    kept: dict[str, Any],
-    config: TrainConfig,
-    where: RunOptions,
-    stop: Stop,
-    bar: tqdm,
-) -> Step | None:
-    """Go through the steps, log and save them; returns the last one."""
-    step, saved, pace = None, bar.n, Pace(bar.n)
+    steps: Iterator[Step], folder: Path, kept: State, config: TrainConfig, where: RunOptions, stop: Stop, bar: tqdm
+) -> Step:
+    """Go through the steps, of which there is one at least, log and save them; returns the last one."""
+    saved, pace = bar.n, Pace(bar.n)
     try:
         for step in steps:
             bar.update()
@@ -210,7 +213,7 @@ def _record(step: Step, folder: Path, config: TrainConfig, pace: Pace) -> dict[s
     return {"loss": f"{loss:.4g}", "samples/s": f"{rate:.3g}", "MB": f"{memory or math.nan:.0f}"}
 
 
-def _save(folder: Path, step: Step, kept: dict[str, Any]) -> int:
+def _save(folder: Path, step: Step, kept: State) -> int:
     """Write the checkpoint, unless a weight is not finite, which on a GPU may not have been seen yet."""
     if not all(p.isfinite().all() for p in step.f.parameters()):
         raise Diverged(f"a weight is not finite after step {step.k}: lower lr, clip, or check the data")

@@ -139,7 +139,7 @@ def test_a_checkpoint_of_a_former_version_gets_one_clear_line(student, capsys):
     for line in ("sample", "evaluate", "export", "train mixture-cd --teacher"):
         assert command(line, student) == 2
         error = capsys.readouterr().err
-        assert "of a former version and does not say its kind, shape: train or export it anew" in error
+        assert "of a former version and lacks its kind, shape: train or export it anew" in error
         assert error.startswith("minicm: ") and error.count("\n") == 1
 
 
@@ -177,6 +177,20 @@ def test_wrong_input_exits_2_and_says_in_one_line_what_is_right(line, complaint,
     assert complaint in captured.err and not captured.out
     assert captured.err.startswith("minicm: ") and captured.err.count("\n") == 1
     assert not list(tmp_path.iterdir())  # and nothing was begun
+
+
+def test_a_seed_beyond_torch_gets_one_clear_line_and_nothing_is_drawn(student, capsys):
+    before = sorted(student.iterdir())
+    assert command("sample --n 2 --seed", 10**30, student) == 2
+    assert capsys.readouterr().err == "minicm: a seed must be in -2^63..2^63 - 1: choose a smaller number\n"
+    assert sorted(student.iterdir()) == before
+
+
+def test_the_list_of_recipes_is_two_columns(capsys):
+    assert command("recipes") == 0
+    lines = capsys.readouterr().out.splitlines()
+    column = len(lines[1]) - len(lines[1].lstrip())  # where the second line of the first recipe begins
+    assert {line[column - 1] for line in lines} == {" "} and " " not in {line[column] for line in lines}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -110,7 +110,7 @@ def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path):
 
 
 def test_files_that_are_not_ours_are_refused(tmp_path):
-    with pytest.raises(CheckpointError, match="missing is not a file: give the path"):
+    with pytest.raises(CheckpointError, match="missing is not a file: give a run folder"):
         load_checkpoint(tmp_path / "missing")
     with pytest.raises(CheckpointError, match="is not a file"):
         load_checkpoint(tmp_path)  # a folder without a checkpoint

@@ -203,10 +203,13 @@ def test_another_teacher_is_refused(tmp_path):
     assert resumed(tmp_path, distil(1)).k == 12
 
 
-def test_a_finished_run_has_nothing_left(tmp_path):
+def test_a_finished_run_has_nothing_left_and_is_left_as_it_is(tmp_path, capsys):
     trained(tmp_path)
+    capsys.readouterr()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     with pytest.raises(CheckpointError, match="has done all its 12 steps"):
         resumed(tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before and not capsys.readouterr().err
 
 
 def test_a_line_cut_short_by_a_kill_is_dropped(tmp_path):
