@@ -139,10 +139,7 @@ class Formula(NamedTuple):
 CONCORDANCE = [
     # the clocks
     Formula(
-        "p(x; sigma)",
-        f"{EDM_PAPER}, section 2",
-        lambda: EDM().add_noise(P(x0), P(z), T(t)).item(),
-        lambda: x0 + t * z,
+        "p(x; sigma)", f"{EDM_PAPER}, section 2", lambda: EDM().add_noise(P(x0), P(z), T(t)).item(), lambda: x0 + t * z
     ),
     Formula(
         "dx/dt in EDM",
@@ -244,12 +241,7 @@ CONCORDANCE = [
     ),
     # the exact answer
     Formula("score", f"{EDM_PAPER}, Eq. 3", lambda: mixture.score(P(x), T(t)).item(), lambda: (D(x, t) - x) / t**2),
-    Formula(
-        "f*",
-        f"{CM_PAPER}, section 3",
-        lambda: mixture.consistency(P(x), T(t), e).item(),
-        lambda: f_star(x, t, e),
-    ),
+    Formula("f*", f"{CM_PAPER}, section 3", lambda: mixture.consistency(P(x), T(t), e).item(), lambda: f_star(x, t, e)),
     # grids and curricula
     Formula(
         "t_i",
@@ -283,12 +275,7 @@ CONCORDANCE = [
         lambda: doubling_points(123, 1000),
         lambda: min(10 * 2 ** (123 // (1000 // 8)), 1280) + 1,
     ),
-    Formula(
-        "lambda of iCT",
-        f"{ICT_PAPER}, section 3.1",
-        lambda: inverse_gap(T(t), T(s)).item(),
-        lambda: 1 / (t - s),
-    ),
+    Formula("lambda of iCT", f"{ICT_PAPER}, section 3.1", lambda: inverse_gap(T(t), T(s)).item(), lambda: 1 / (t - s)),
     Formula(
         "r(t) of ECT",
         "ECT, arXiv:2406.14548, section 3.3",

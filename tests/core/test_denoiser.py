@@ -257,11 +257,7 @@ def labelled(clock=EDM(), t_min: float = 0.0) -> Denoiser:
 
 def test_guidance_is_in_lcms_convention():
     D, x, t = labelled(), normal(5, 2), times(EDM(), 5)
-    label, null, w = (
-        torch.tensor([0, 1, 2, 0, 1]),
-        torch.full((5,), 3),
-        torch.tensor([0.0, 1.0, 7.5, -1.0, 2.0]),
-    )
+    label, null, w = (torch.tensor([0, 1, 2, 0, 1]), torch.full((5,), 3), torch.tensor([0.0, 1.0, 7.5, -1.0, 2.0]))
     conditional, unconditional = D(x, t, label=label), D(x, t, label=null)
     expected = conditional + w[:, None] * (conditional - unconditional)
     torch.testing.assert_close(Guided(D, label, w)(x, t), expected, **CLOSE)
@@ -275,12 +271,7 @@ def test_guidance_is_in_lcms_convention():
 
 def test_guidance_mixes_images_sample_by_sample():
     D = Denoiser(random_net((8, 3, 8, 8), classes=3).double())
-    x, t, label, w = (
-        normal(8, 3, 8, 8),
-        times(EDM(), 8),
-        torch.arange(8) % 3,
-        torch.linspace(0, 7, 8).double(),
-    )
+    x, t, label, w = (normal(8, 3, 8, 8), times(EDM(), 8), torch.arange(8) % 3, torch.linspace(0, 7, 8).double())
     whole = Guided(D, label, w)(x, t)
     for i in range(8):
         torch.testing.assert_close(
@@ -402,21 +393,12 @@ def test_a_misspelt_name_is_refused_and_none_means_none(f):
         (lambda: InClock(Denoiser(Zero()), TrigFlow())(normal(4, 2), torch.ones(3)), r"t has shape \(3,\)"),
         (lambda: Denoiser(Zero())(normal(4, 2), 1.0), "t = 1.0 is no tensor: give one time a sample"),
         (lambda: Denoiser(Zero())(normal(4, 2).byte(), torch.ones(4)), "x has dtype torch.uint8"),
-        (
-            lambda: Denoiser(Zero(), t_min=0.002)(normal(4, 2), torch.zeros(4).long()),
-            "t = 0 lies before t_min",
-        ),
-        (
-            lambda: labelled()(normal(5, 2), torch.ones(5), label=torch.full((5,), 9)),
-            r"labels must be in 0\.\.",
-        ),
+        (lambda: Denoiser(Zero(), t_min=0.002)(normal(4, 2), torch.zeros(4).long()), "t = 0 lies before t_min"),
+        (lambda: labelled()(normal(5, 2), torch.ones(5), label=torch.full((5,), 9)), r"labels must be in 0\.\."),
         (lambda: labelled()(normal(5, 2), torch.ones(5), label=torch.full((5,), -1)), r"got -1\.\.-1"),
         (lambda: labelled()(normal(5, 2), torch.ones(5), label=1), r"int64 of shape \(5,\), got 1"),
         (lambda: labelled()(normal(5, 2), torch.ones(5), label=torch.ones(5)), "got torch.float32"),
-        (
-            lambda: labelled()(normal(5, 2), torch.ones(5), label=torch.ones(5, 1).long()),
-            r"got torch.int64 \(5, 1",
-        ),
+        (lambda: labelled()(normal(5, 2), torch.ones(5), label=torch.ones(5, 1).long()), r"got torch.int64 \(5, 1"),
         (lambda: Denoiser(Zero())(normal(4, 2), torch.ones(4), u=-torch.ones(4)), "t = -1 is outside"),
         (lambda: FromPrediction(Zero(), EDM(), "score"), "got 'score'"),
     ],

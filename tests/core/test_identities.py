@@ -21,11 +21,7 @@ from minicm.schedules import EDM, VP, TrigFlow
 from minicm.solvers import euler_step, heun_step, solve
 from minicm.times import karras_grid
 
-MIXTURES = {
-    "ring": GaussianMixture.ring(),
-    "grid": GaussianMixture.grid(),
-    "random": GaussianMixture.random(),
-}
+MIXTURES = {"ring": GaussianMixture.ring(), "grid": GaussianMixture.grid(), "random": GaussianMixture.random()}
 
 
 def order(ns, errors) -> float:

@@ -108,8 +108,7 @@ def test_the_skipping_grid_is_the_training_script_s():
 
 
 @pytest.mark.parametrize(
-    "n, times",
-    [(1, [999]), (2, [999, 499]), (4, [999, 759, 499, 259]), (8, [999, 879, 759, 639, 499, 379, 259, 139])],
+    "n, times", [(1, [999]), (2, [999, 499]), (4, [999, 759, 499, 259]), (8, [999, 879, 759, 639, 499, 379, 259, 139])]
 )
 @pytest.mark.parametrize("name", ["LCMScheduler", "TCDScheduler"])
 def test_inference_times_lie_on_the_skipping_grid(name, n, times):

@@ -80,10 +80,7 @@ def test_the_loss_is_that_of_the_training_script():
     abar = torch.tensor(CLOCK.alpha_bar[1:], dtype=torch.float64)
     net, net_target, net_teacher = (randomise(MLP(2, 16, 2, CLASSES, True), i).double() for i in (1, 2, 3))
     (x0, label), index = batch(), torch.tensor([0, 0, 1, 7, 20, 33, 48, 49])
-    eps, w = (
-        torch.randn(x0.shape, generator=seeded(), dtype=torch.float64),
-        torch.linspace(2, 14, 8).double(),
-    )
+    eps, w = (torch.randn(x0.shape, generator=seeded(), dtype=torch.float64), torch.linspace(2, 14, 8).double())
 
     def scalings(i: Tensor) -> tuple[Tensor, Tensor]:
         scaled = i / 0.1
@@ -268,10 +265,7 @@ def test_w_reaches(sees):
 
 
 def test_other_clocks_skip_on_their_own_grids():
-    for schedule, grid, t_min in (
-        (EDM(), karras_grid(101), 0.002),
-        (TrigFlow(), (karras_grid(101) / 0.5).atan(), 0.0),
-    ):
+    for schedule, grid, t_min in ((EDM(), karras_grid(101), 0.002), (TrigFlow(), (karras_grid(101) / 0.5).atan(), 0.0)):
         teacher = model(1, schedule=schedule)
         f = Denoiser(randomise(MLP(2, 16, 2, CLASSES, True), 2), schedule, t_min=t_min).double()
         objective, (x0, label) = LCD(teacher, skip=10, w_range=(0, 3), grid=grid), batch(32)

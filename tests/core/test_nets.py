@@ -69,13 +69,7 @@ def test_a_sample_does_not_see_its_neighbours():
 
 def test_every_input_is_heard():
     net = mlp(classes=3, guidance=True, second_time=True)
-    x, c, label, w, u = (
-        normal(4, 2),
-        normal(4),
-        torch.zeros(4).long(),
-        torch.ones(4).double(),
-        normal(4, seed=5),
-    )
+    x, c, label, w, u = (normal(4, 2), normal(4), torch.zeros(4).long(), torch.ones(4).double(), normal(4, seed=5))
     out = net(x, c, label, w, u)
     for other in (
         net(x + 0.1, c, label, w, u),

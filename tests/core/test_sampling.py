@@ -276,13 +276,7 @@ def algorithm_2(D, x, times, s_churn, s_min, s_max, s_noise, generator):
 
 @pytest.mark.parametrize(
     ("s_churn", "s_min", "s_max", "s_noise"),
-    [
-        (0, 0, math.inf, 1),
-        (4, 0, math.inf, 1),
-        (30, 0.01, 1, 1.007),
-        (80, 0.05, 1, 1.007),
-        (1e9, 0.05, 50, 1.003),
-    ],
+    [(0, 0, math.inf, 1), (4, 0, math.inf, 1), (30, 0.01, 1, 1.007), (80, 0.05, 1, 1.007), (1e9, 0.05, 50, 1.003)],
 )
 def test_it_is_edms_algorithm_2(s_churn, s_min, s_max, s_noise):
     D, x = Recorded(lambda x, t: (0.3 * x + t[:, None].log()).sin() / 2, EDM()), 50 * normal(5, 2)  # smooth

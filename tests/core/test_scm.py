@@ -190,10 +190,7 @@ def test_the_teacher_is_not_trained_and_the_weight_is():
     teacher = small_f()
     objective = SCM(teacher)
     assert objective.teacher is teacher
-    assert [name for name, _ in objective.named_parameters()] == [
-        "log_weight.out.weight",
-        "log_weight.out.bias",
-    ]
+    assert [name for name, _ in objective.named_parameters()] == ["log_weight.out.weight", "log_weight.out.bias"]
     assert not list(SCM(learn_weight=False).parameters())
     assert SCM().target_decay(0, 1) == 0
 
@@ -204,10 +201,7 @@ def test_bad_input_is_refused():
         SCM(c=0)
     with pytest.raises(ValueError, match="warm-up"):
         SCM(warmup=-1)
-    for f, message in (
-        (Denoiser(net, EDM()), "TrigFlow"),
-        (Denoiser(net, CLOCK, sigma_data=1.0), "sigma_data"),
-    ):
+    for f, message in ((Denoiser(net, EDM()), "TrigFlow"), (Denoiser(net, CLOCK, sigma_data=1.0), "sigma_data")):
         with pytest.raises(ValueError, match=message):
             SCM().loss(f, f, x0, None, draw, 0, 1)
     assert math.isclose(CLOCK.t_max, 1.56455, abs_tol=1e-5)  # facts, section 9: where sampling starts

@@ -95,10 +95,7 @@ def test_a_step_from_clean_data_is_refused():
 # ------------------------------------------------------------------------------------ published values
 @pytest.mark.parametrize(
     ("step", "errors"),
-    [
-        (euler_step, (-0.0770, -0.0401, -0.0205, -0.0103)),
-        (heun_step, (0.0276, 0.00649, 0.00157, 0.000387)),
-    ],
+    [(euler_step, (-0.0770, -0.0401, -0.0205, -0.0103)), (heun_step, (0.0276, 0.00649, 0.00157, 0.000387))],
 )
 def test_errors_on_the_single_gaussian(step, errors):
     # facts, section 12.7: 1-D N(0, .5^2), x_80 = 80, the Karras grid down to .002

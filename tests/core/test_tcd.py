@@ -274,10 +274,7 @@ def test_it_learns_the_way_between_all_pairs_of_times(schedule):
     tcd = TCD(mixture.denoiser(schedule), skip=1, grid=grid, step=heun_step, distance=pseudo_huber(0.03), mu=0.0)
     *_, last = train(f, tcd, mixture, TrainConfig(steps=400, batch=256, lr=3e-3, warmup=20, ema=0.98))
     after = all_pairs_error(last.ema, mixture, times)
-    assert before > 0.3 and after < before / 2.5, (
-        before,
-        after,
-    )  # over 3 seeds the ratio is above 3; see below
+    assert before > 0.3 and after < before / 2.5, (before, after)  # over 3 seeds the ratio is above 3; see below
 
 
 # ------------------------------------------------------------------------------------------------ the draw

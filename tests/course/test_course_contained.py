@@ -163,7 +163,7 @@ LETHAL = {
     "exits": ("import os; os._exit(0)", "ended the process (exit code 0)"),
     "leaves": ("import sys; sys.exit(3)", "ended the process (exit code 3)"),
     "garbles": ("import os\n    for fd in range(3, 20):\n        try: os.write(fd, b'x' * 64)\n        except OSError: pass", "no answer"),
-    "huge": ("import torch; return torch.zeros(2**24)", "at most 64 are read"),
+    "huge": ("import torch; return torch.zeros(2**24)", "at most 64 are read")
 }  # fmt: skip
 
 

@@ -575,18 +575,9 @@ def with_entry(tensor: Tensor, where: tuple[int, ...], value: float) -> Tensor:
 @pytest.mark.parametrize(
     "call, words",
     [
-        (
-            lambda: GaussianMixture(MEANS, torch.stack([EYE[0], -EYE[0]]), HALF),
-            "component 1.*positive definite",
-        ),
-        (
-            lambda: GaussianMixture(MEANS, torch.stack([EYE[0], 0 * EYE[0]]), HALF),
-            "component 1.*positive definite",
-        ),
-        (
-            lambda: GaussianMixture(MEANS, torch.stack([torch.ones(2, 2), EYE[0]]), HALF),
-            "component 0.*positive",
-        ),
+        (lambda: GaussianMixture(MEANS, torch.stack([EYE[0], -EYE[0]]), HALF), "component 1.*positive definite"),
+        (lambda: GaussianMixture(MEANS, torch.stack([EYE[0], 0 * EYE[0]]), HALF), "component 1.*positive definite"),
+        (lambda: GaussianMixture(MEANS, torch.stack([torch.ones(2, 2), EYE[0]]), HALF), "component 0.*positive"),
         (lambda: GaussianMixture(MEANS, with_entry(EYE, (1, 0, 1), 0.5), HALF), "component 1.*symmetric"),
         (lambda: GaussianMixture(MEANS, with_entry(EYE, (1, 0, 0), math.nan), HALF), "component 1.*finite"),
         (lambda: GaussianMixture(with_entry(MEANS, (1, 0), math.inf), EYE, HALF), "component 1.*finite"),

@@ -12,14 +12,7 @@ from contracts import randomise
 from exact import normal, seeded
 
 from minicm.__main__ import main
-from minicm.checkpoint import (
-    CheckpointError,
-    decoder_state,
-    load_checkpoint,
-    load_decoder,
-    load_model,
-    save_checkpoint,
-)
+from minicm.checkpoint import CheckpointError, decoder_state, load_checkpoint, load_decoder, load_model, save_checkpoint
 from minicm.data.digits import Digits
 from minicm.denoiser import Denoiser, InClock
 from minicm.editing import inpaint, interpolate, super_resolve
@@ -100,11 +93,7 @@ def test_the_noise_of_the_second_step_is_not_that_of_the_first():
 def test_a_student_starts_with_its_teachers_network_and_new_inputs_silent(name, folder):
     recipe = student(name, folder)
     teacher = load_model(folder / ("latent" if name in LATENT else "teacher"))
-    x, c, label = (
-        normal(4, teacher.net.channels, 8, 8).float(),
-        normal(4).float(),
-        torch.tensor([0, 3, 9, 10]),
-    )
+    x, c, label = (normal(4, teacher.net.channels, 8, 8).float(), normal(4).float(), torch.tensor([0, 3, 9, 10]))
     w, u = torch.tensor([0.0, 1.0, 2.0, 3.0]), normal(4, seed=3).float()
     assert torch.equal(recipe.model.net(x, c, label, w, u), teacher.net(x, c, label))
     assert recipe.model.net.second_time is (name == "digits-tcd")
