@@ -6,12 +6,8 @@ import pytest
 import torch
 from hypothesis import settings
 
-from minicm.data.mixtures import GaussianMixture
-from minicm.denoiser import Denoiser
-from minicm.nets.mlp import MLP
-from minicm.objectives.ct import CT
+from minicm import CT, MLP, Denoiser, GaussianMixture, TrainConfig
 from minicm.runs.run import Recipe
-from minicm.train import TrainConfig
 
 torch.set_num_threads(1)
 settings.register_profile("minicm", deadline=None)

@@ -12,10 +12,9 @@ import pytest
 import torch
 
 import minicm
+from minicm import DSM, load_checkpoint, save_checkpoint
 from minicm.__main__ import COMMANDS, loaded, main
-from minicm.checkpoint import load_checkpoint, save_checkpoint
 from minicm.data.named import points_named
-from minicm.objectives.dsm import DSM
 from minicm.recipes import RECIPES
 from minicm.runs.run import facts
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from minicm import EDM, MLP, VP, Denoiser, TrigFlow, UNet, train
 from minicm.checkpoint import (
     CheckpointError,
     build,
@@ -19,11 +20,6 @@ from minicm.checkpoint import (
     load_teacher,
     save_checkpoint,
 )
-from minicm.denoiser import Denoiser
-from minicm.nets.mlp import MLP
-from minicm.nets.unet import UNet
-from minicm.schedules import EDM, VP, TrigFlow
-from minicm.train import train
 
 STATE = {
     "k": 3,

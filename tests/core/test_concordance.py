@@ -16,18 +16,12 @@ import torch
 from exact import seeded
 from torch import nn
 
-from minicm.data.mixtures import GaussianMixture
+from minicm import CD, CT, DSM, EDM, VP, GaussianMixture, TrigFlow, euler_step, heun_step, sample
 from minicm.denoiser import Denoiser, FromPrediction, Guided
 from minicm.distances import l1, l2, pseudo_huber
 from minicm.ema import ema_update
 from minicm.nets.embeddings import guidance_embedding
 from minicm.objectives.base import Draw, inverse_gap
-from minicm.objectives.cd import CD
-from minicm.objectives.ct import CT
-from minicm.objectives.dsm import DSM
-from minicm.sampling import sample
-from minicm.schedules import EDM, VP, TrigFlow
-from minicm.solvers import euler_step, heun_step
 from minicm.times import LogNormalIndex, ct_decay, ct_points, doubling_points, ect_gap, karras_grid
 
 EDM_PAPER = "EDM, arXiv:2206.00364"

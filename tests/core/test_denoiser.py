@@ -14,12 +14,8 @@ from contracts import Dropped, randomise
 from exact import CLOCKS, Gaussian, normal, seeded, times
 from torch import nn
 
-from minicm.data.mixtures import GaussianMixture
-from minicm.denoiser import Denoiser, FromPrediction, Guided, InClock
+from minicm import DSM, MLP, Denoiser, FromPrediction, GaussianMixture, Guided, InClock, Objective
 from minicm.metrics.pairs import ExactTrajectory
-from minicm.nets.mlp import MLP
-from minicm.objectives.base import Objective
-from minicm.objectives.dsm import DSM
 from minicm.objectives.lcd import LCMBoundary
 from minicm.objectives.tcd import SecondOrder
 from minicm.schedules import EDM, VP, TrigFlow, expand

@@ -7,11 +7,8 @@ import math
 import pytest
 import torch
 
-from minicm.denoiser import Denoiser
-from minicm.distances import pseudo_huber
-from minicm.nets.mlp import MLP
+from minicm import ECT, MLP, Denoiser, pseudo_huber
 from minicm.objectives.base import Draw
-from minicm.objectives.ect import ECT
 from minicm.times import ect_gap
 
 TIMES = (0.01, 0.1, 0.5, 1.0, 2.0, 5.0, 80.0)

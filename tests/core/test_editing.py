@@ -9,8 +9,7 @@ import torch
 from exact import normal, seeded
 from torch import Tensor
 
-from minicm.data.mixtures import GaussianMixture
-from minicm.denoiser import Denoiser
+from minicm import EDM, MLP, VP, Denoiser, GaussianMixture, TrigFlow, karras_grid
 from minicm.editing import (
     IDENTITY,
     LUMINANCE,
@@ -26,10 +25,7 @@ from minicm.editing import (
     stroke,
     super_resolve,
 )
-from minicm.nets.mlp import MLP
 from minicm.sampling import Counted, sample
-from minicm.schedules import EDM, VP, TrigFlow
-from minicm.times import karras_grid
 
 TIMES = [80.0, 5.38, 2.24]
 ROUNDING = dict(rtol=0, atol=1e-12)  # float64, numbers of order 1 (x_T of order 80), fewer than 100 operations each

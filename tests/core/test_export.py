@@ -6,17 +6,13 @@ import pytest
 import torch
 from conftest import tiny
 
+from minicm import CT, MLP, Denoiser, TrainConfig, UNet
 from minicm.__main__ import main
 from minicm.checkpoint import CheckpointError, export, load_checkpoint, load_decoder, load_model, load_trained
 from minicm.data.digits import Digits
 from minicm.data.latents import Latents
-from minicm.denoiser import Denoiser
 from minicm.nets.autoencoder import Autoencoder
-from minicm.nets.mlp import MLP
-from minicm.nets.unet import UNet
-from minicm.objectives.ct import CT
 from minicm.runs.run import Recipe, RunOptions, run
-from minicm.train import TrainConfig
 
 CONFIG = TrainConfig(steps=3, batch=8, lr=1e-2, ema=0.5)
 

@@ -7,10 +7,8 @@ import math
 import pytest
 import torch
 
-from minicm.distances import l2, pseudo_huber
+from minicm import EDM, ICT, l2, pseudo_huber
 from minicm.objectives.base import Draw
-from minicm.objectives.ict import ICT
-from minicm.schedules import EDM
 from minicm.times import LogNormalIndex, doubling_points, karras_grid
 
 

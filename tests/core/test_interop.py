@@ -14,16 +14,12 @@ import torch
 from exact import seeded
 from torch import Tensor, nn
 
+from minicm import EDM, VP, Denoiser, FromPrediction, TrainConfig, TrigFlow, karras_grid, sample, skip_grid, train
 from minicm.checkpoint import load_checkpoint, save_checkpoint
-from minicm.denoiser import Denoiser, FromPrediction
 from minicm.nets.embeddings import guidance_embedding
 from minicm.nets.lora import add_lora, load_lora, lora_state, merge_lora
 from minicm.objectives.lcd import LCD, LCMBoundary
-from minicm.sampling import sample
-from minicm.schedules import EDM, VP, TrigFlow
 from minicm.solvers import euler_step, heun_step, solve
-from minicm.times import karras_grid, skip_grid
-from minicm.train import TrainConfig, train
 
 pytestmark = [pytest.mark.interop, pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")]
 diffusers = pytest.importorskip("diffusers", reason="the optional extra 'interop' is not installed")

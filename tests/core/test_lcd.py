@@ -10,15 +10,11 @@ from contracts import randomise
 from exact import seeded
 from torch import Tensor
 
+from minicm import CD, MLP, euler_step, heun_step, karras_grid, l2, pseudo_huber, skip_grid, solve
 from minicm.denoiser import Denoiser, FromPrediction, Guided
-from minicm.distances import l2, pseudo_huber
-from minicm.nets.mlp import MLP
 from minicm.objectives.base import Draw
-from minicm.objectives.cd import CD
 from minicm.objectives.lcd import LCD, LCMBoundary, with_skip
 from minicm.schedules import EDM, VP, TrigFlow, expand
-from minicm.solvers import euler_step, heun_step, solve
-from minicm.times import karras_grid, skip_grid
 
 CLOCK = VP.scaled_linear()
 CLASSES = 3

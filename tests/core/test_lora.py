@@ -10,11 +10,10 @@ from exact import normal, seeded
 from safetensors.torch import load, save
 from torch import nn
 
+from minicm import MLP, Denoiser
 from minicm.checkpoint import describe, load_checkpoint, load_model, save_checkpoint
-from minicm.denoiser import Denoiser
 from minicm.ema import ema_update, frozen_copy
 from minicm.nets.lora import LoRA, add_lora, load_lora, lora_state, merge_lora, unmerge_lora
-from minicm.nets.mlp import MLP
 
 
 def randomise(net: nn.Module, seed: int = 0) -> nn.Module:

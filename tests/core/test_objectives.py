@@ -9,14 +9,8 @@ import pytest
 import torch
 from contracts import NETS, OBJECTIVES, B, Scene, randomise, scene
 
-from minicm.denoiser import Denoiser
+from minicm import CD, CT, LCD, TCD, Denoiser, TrigFlow, karras_grid
 from minicm.objectives.base import Draw
-from minicm.objectives.cd import CD
-from minicm.objectives.ct import CT
-from minicm.objectives.lcd import LCD
-from minicm.objectives.tcd import TCD
-from minicm.schedules import TrigFlow
-from minicm.times import karras_grid
 
 # The whole table, each objective on each network. Everything is float64: results that differ by rounding alone agree to
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}  # 1e6 roundings of 2e-16, on losses of order 1 up to 1e5

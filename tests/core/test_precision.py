@@ -9,22 +9,12 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
-from minicm.denoiser import Denoiser
+from minicm import CD, CT, DSM, ECT, LCD, MLP, SCM, Denoiser, TrainConfig, TrigFlow, UNet, train
 from minicm.ema import frozen_copy
 from minicm.nets.embeddings import Conditioning
-from minicm.nets.mlp import MLP
-from minicm.nets.unet import UNet
 from minicm.objectives.base import Draw, predict_pair
-from minicm.objectives.cd import CD
-from minicm.objectives.ct import CT
-from minicm.objectives.dsm import DSM
-from minicm.objectives.ect import ECT
-from minicm.objectives.lcd import LCD
-from minicm.objectives.scm import SCM
 from minicm.runs.run import Recipe
-from minicm.schedules import TrigFlow
 from minicm.times import LogNormalIndex, karras_grid
-from minicm.train import TrainConfig, train
 
 HALF = (torch.bfloat16, torch.float16)
 

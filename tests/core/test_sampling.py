@@ -10,12 +10,8 @@ from contracts import randomise
 from exact import CLOCKS, Gaussian, normal, seeded
 from torch import nn
 
-from minicm.denoiser import Denoiser, Guided
-from minicm.nets.mlp import MLP
+from minicm import EDM, MLP, VP, Denoiser, Guided, TrigFlow, euler_step, heun_step, karras_grid, solve
 from minicm.sampling import Counted, edm_sample, sample
-from minicm.schedules import EDM, VP, TrigFlow
-from minicm.solvers import euler_step, heun_step, solve
-from minicm.times import karras_grid
 
 # float64: numbers of order 80 that differ by some hundred roundings of 2e-16
 CLOSE = {"rtol": 1e-11, "atol": 1e-11}

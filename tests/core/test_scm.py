@@ -9,9 +9,7 @@ import torch
 from exact import Gaussian
 from torch import Tensor
 
-from minicm.data.mixtures import GaussianMixture
-from minicm.denoiser import Denoiser
-from minicm.nets.mlp import MLP
+from minicm import MLP, Denoiser, GaussianMixture
 from minicm.objectives.base import Draw
 from minicm.objectives.scm import SCM, LogWeight, tangent
 from minicm.schedules import EDM, TrigFlow, expand

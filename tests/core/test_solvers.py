@@ -6,10 +6,9 @@ import pytest
 import torch
 from exact import CLOCKS, Gaussian, normal, times
 
+from minicm import euler_step, heun_step, karras_grid, skip_grid, solve
 from minicm.sampling import Counted
 from minicm.schedules import EDM, VP, TrigFlow, expand
-from minicm.solvers import euler_step, heun_step, solve
-from minicm.times import karras_grid, skip_grid
 
 SHAPES = [(5, 2), (8, 3, 8, 8)]  # in the second the batch is as large as an image is wide
 # float64: numbers of order 10 that differ by some hundred roundings of 2e-16, divided by sigma/sigma_max >= 1e-2

@@ -11,18 +11,13 @@ import torch
 from exact import normal, seeded
 from torch import Tensor, nn
 
-from minicm.data.mixtures import GaussianMixture
-from minicm.denoiser import Denoiser, Guided
-from minicm.distances import l2, pseudo_huber
-from minicm.nets.mlp import MLP
+from minicm import LCD, MLP, Denoiser, GaussianMixture, Guided, TrainConfig, l2, pseudo_huber, train
 from minicm.objectives.base import inverse_gap
-from minicm.objectives.lcd import LCD
 from minicm.objectives.tcd import TCD, SecondOrder, first_order, trajectory_point, uniform_arrival
 from minicm.sampling import Counted, sample
 from minicm.schedules import EDM, VP, Schedule, TrigFlow, expand
 from minicm.solvers import euler_step, heun_step
 from minicm.times import karras_grid, skip_grid
-from minicm.train import TrainConfig, train
 
 VP_CLOCK = VP.scaled_linear()
 CLOCKS = [EDM(), VP_CLOCK, TrigFlow()]

@@ -10,10 +10,8 @@ import torch
 from contracts import randomise
 from exact import normal
 
+from minicm import EDM, VP, Denoiser, TrigFlow, UNet
 from minicm.checkpoint import build, describe
-from minicm.denoiser import Denoiser
-from minicm.nets.unet import UNet
-from minicm.schedules import EDM, VP, TrigFlow
 
 # float64, so that two ways to the same number agree to some thousand roundings of 2e-16
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}

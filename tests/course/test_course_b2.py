@@ -15,15 +15,11 @@ from test_course import complaints
 from variants import ASSIGNMENTS, ROOT, checks
 from variants import solution as solution_of
 
+from minicm import EDM, Denoiser, heun_step, karras_grid, pseudo_huber
 from minicm.course import specs
 from minicm.course.grade import grade
 from minicm.course.kit import Failed, Raised, Wrong, outcome
 from minicm.course.load import module_at
-from minicm.denoiser import Denoiser
-from minicm.distances import pseudo_huber
-from minicm.schedules import EDM
-from minicm.solvers import heun_step
-from minicm.times import karras_grid
 
 b2, B2, solution = checks("b2"), ASSIGNMENTS["b2"], solution_of("b2")
 mutants = module_at(ROOT / "tests" / "course" / "mutants" / "b2.py")

@@ -6,11 +6,8 @@ import pytest
 import torch
 from exact import seeded
 
+from minicm import DSM, MLP, Denoiser, Guided, TwoMoons
 from minicm.data.labels import LabelDropout
-from minicm.data.toy import TwoMoons
-from minicm.denoiser import Denoiser, Guided
-from minicm.nets.mlp import MLP
-from minicm.objectives.dsm import DSM
 
 
 def test_the_points_are_those_of_the_data_whatever_p_is():

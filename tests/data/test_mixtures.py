@@ -14,11 +14,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
+from minicm import EDM, VP, GaussianMixture, Guided, InClock, TrigFlow
 from minicm.data import exact_flow
 from minicm.data.closed_forms import gaussian_flow, product_flow, quantile_flow
-from minicm.data.mixtures import GaussianMixture
-from minicm.denoiser import Guided, InClock
-from minicm.schedules import EDM, VP, TrigFlow
 
 TIGHT = dict(rtol=0, atol=1e-8)
 ROUND = dict(rtol=1e-11, atol=1e-11)

@@ -9,24 +9,15 @@ import pytest
 import torch
 
 from docs.studies import bands
-from minicm.data.mixtures import GaussianMixture
-from minicm.denoiser import Denoiser, InClock
+from minicm import CD, DSM, EDM, MLP, SCM, TCD, Denoiser, GaussianMixture, InClock, TrainConfig, TrigFlow, karras_grid
 from minicm.evaluate import compare
 from minicm.evaluate.budget import cost, steps_within
 from minicm.evaluate.compare import Remembered, Task, comparison_figure, comparison_table
 from minicm.evaluate.points import against_teacher, evaluate, evaluate_teacher
 from minicm.metrics import consistency_error
-from minicm.nets.mlp import MLP
-from minicm.objectives.cd import CD
-from minicm.objectives.dsm import DSM
-from minicm.objectives.scm import SCM
-from minicm.objectives.tcd import TCD
 from minicm.recipes import points
 from minicm.runs.folder import alone
 from minicm.runs.run import Recipe
-from minicm.schedules import EDM, TrigFlow
-from minicm.times import karras_grid
-from minicm.train import TrainConfig
 
 RING = GaussianMixture.ring()
 

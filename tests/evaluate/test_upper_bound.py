@@ -8,16 +8,12 @@ import pytest
 import torch
 from exact import seeded
 
-from minicm.data.mixtures import GaussianMixture
+from minicm import EDM, MLP, Denoiser, GaussianMixture, TrainConfig, TrigFlow, train
 from minicm.data.trajectories import Regression, Trajectories
-from minicm.denoiser import Denoiser
 from minicm.metrics import ExactConsistency, consistency_error
-from minicm.nets.mlp import MLP
 from minicm.recipes import points
 from minicm.recipes.points import mixture_regression
-from minicm.schedules import EDM, TrigFlow
 from minicm.times import LogNormalAngles
-from minicm.train import TrainConfig, train
 
 RING = GaussianMixture.ring()
 CLOCKS = {"EDM": {}, "TrigFlow": {"schedule": TrigFlow(), "t_min": 0.0, "law": LogNormalAngles()}}

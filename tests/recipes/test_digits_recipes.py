@@ -11,10 +11,10 @@ import torch
 from contracts import randomise
 from exact import normal, seeded
 
+from minicm import EDM, Denoiser, InClock, TrainConfig, TrigFlow, train
 from minicm.__main__ import main
 from minicm.checkpoint import CheckpointError, decoder_state, load_checkpoint, load_decoder, load_model, save_checkpoint
 from minicm.data.digits import Digits
-from minicm.denoiser import Denoiser, InClock
 from minicm.editing import inpaint, interpolate, super_resolve
 from minicm.evaluate import pictures
 from minicm.evaluate.pictures import class_reference, few_steps, many_steps, start
@@ -22,9 +22,7 @@ from minicm.nets.autoencoder import Autoencoder
 from minicm.nets.lora import load_lora, lora_state, merge_lora
 from minicm.recipes import digits
 from minicm.runs.run import RunOptions, run
-from minicm.schedules import EDM, TrigFlow
 from minicm.times import LogNormalAngles
-from minicm.train import TrainConfig, train
 
 SHORT = TrainConfig(steps=2, batch=4, lr=1e-3, ema=0.5)
 STUDENTS = {

@@ -15,21 +15,16 @@ import pytest
 import torch
 from conftest import tiny
 
+from minicm import CD, DSM, Denoiser, GaussianMixture, UNet, karras_grid
 from minicm.checkpoint import CheckpointError, load_checkpoint, load_trained
 from minicm.data.digits import Digits
 from minicm.data.labels import LabelDropout
 from minicm.data.latents import Latents
-from minicm.data.mixtures import GaussianMixture
 from minicm.data.named import points_named
-from minicm.denoiser import Denoiser
 from minicm.nets.autoencoder import Autoencoder
-from minicm.nets.unet import UNet
-from minicm.objectives.cd import CD
-from minicm.objectives.dsm import DSM
 from minicm.runs import run as run_module
 from minicm.runs.folder import alone, new_folder, seconds_of
 from minicm.runs.run import Recipe, RunOptions, facts, run
-from minicm.times import karras_grid
 from minicm.train import Diverged, Step, TrainConfig
 
 KILLED = """
