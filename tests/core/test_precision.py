@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from exact import refused
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
@@ -210,10 +211,8 @@ NET = small_unet()
 
 
 def test_a_batch_that_has_fewer_samples_than_parts_is_refused():
-    with pytest.raises(ValueError, match="a batch of 3 has no 4 parts"):
-        TrainConfig(steps=1, batch=3, lr=1.0, accumulate=4)
-    with pytest.raises(ValueError, match="accumulate must be at least 1"):
-        TrainConfig(steps=1, batch=3, lr=1.0, accumulate=0)
+    refused("a batch of 3 has no 4 parts", lambda: TrainConfig(steps=1, batch=3, lr=1.0, accumulate=4))
+    refused("accumulate must be at least 1", lambda: TrainConfig(steps=1, batch=3, lr=1.0, accumulate=0))
 
 
 # ------------------------------------------------------------------------------------------------- a GPU

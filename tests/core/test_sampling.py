@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from contracts import randomise
-from exact import CLOCKS, Gaussian, normal, seeded
+from exact import CLOCKS, Gaussian, normal, refused, seeded
 from torch import nn
 
 from minicm import EDM, MLP, VP, Denoiser, Guided, TrigFlow, euler_step, heun_step, karras_grid, solve
@@ -216,9 +216,7 @@ def test_schedule_and_t_min_may_be_given():
     ],
 )
 def test_bad_input_is_refused_in_one_line(times, gamma, words):
-    with pytest.raises(ValueError, match=words) as error:
-        sample(network(t_min=0.002), normal(5, 2), times, gamma)
-    assert "\n" not in str(error.value)
+    refused(words, lambda: sample(network(t_min=0.002), normal(5, 2), times, gamma))
 
 
 # ------------------------------------------------------------------------------------- outside numbers
@@ -306,16 +304,13 @@ def test_no_point_is_lifted_above_t_max():
 
 @pytest.mark.parametrize("clock", [VP.linear(), TrigFlow()], ids=["VP", "TrigFlow"])
 def test_edms_sampler_needs_its_clock(clock):
-    with pytest.raises(ValueError, match=r"EDM clock.*InClock\(..., EDM\(\)\)"):
-        edm_sample(network(clock), normal(5, 2), [1.0, 0.0])
+    refused(r"EDM clock.*InClock\(..., EDM\(\)\)", lambda: edm_sample(network(clock), normal(5, 2), [1.0, 0.0]))
 
 
 @pytest.mark.parametrize("odd", [{"s_churn": -1.0}, {"s_churn": math.nan}, {"s_noise": -1.0}], ids=str)
 def test_edms_sampler_refuses_negative_noise(odd):
-    with pytest.raises(ValueError, match="s_churn and s_noise must be 0"):
-        edm_sample(network(), normal(5, 2), [1.0, 0.0], **odd)
+    refused("s_churn and s_noise must be 0", lambda: edm_sample(network(), normal(5, 2), [1.0, 0.0], **odd))
 
 
 def test_edms_sampler_refuses_times_that_do_not_decrease():
-    with pytest.raises(ValueError, match="must decrease"):
-        edm_sample(network(), normal(5, 2), [1.0, 2.0])
+    refused("must decrease", lambda: edm_sample(network(), normal(5, 2), [1.0, 2.0]))

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from exact import CLOCKS, normal, seeded, times
+from exact import CLOCKS, normal, refused, seeded, times
 
 from minicm.schedules import EDM, VP, TrigFlow, expand, readable
 
@@ -219,9 +219,7 @@ def test_clocks_are_values():
     ],
 )
 def test_bad_times_are_refused_in_one_line(clock, t, words):
-    with pytest.raises(ValueError, match=words) as error:
-        clock.check(t, normal(4, 2))
-    assert "\n" not in str(error.value)
+    refused(words, lambda: clock.check(t, normal(4, 2)))
 
 
 def test_the_last_time_is_within_range_even_in_float32(clock):
@@ -244,9 +242,7 @@ def test_the_last_time_is_within_range_even_in_float32(clock):
     ],
 )
 def test_other_bad_input_is_refused_in_one_line(make, words):
-    with pytest.raises(ValueError, match=words) as error:
-        make()
-    assert "\n" not in str(error.value)
+    refused(words, make)
 
 
 def test_nothing_is_looked_at_on_an_accelerator():

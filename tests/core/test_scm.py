@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from exact import Gaussian
+from exact import Gaussian, refused
 from torch import Tensor
 
 from minicm import MLP, Denoiser, GaussianMixture
@@ -195,10 +195,8 @@ def test_the_teacher_is_not_trained_and_the_weight_is():
 
 def test_bad_input_is_refused():
     (x0, draw), net = batch(), MLP(2, 8, 1).double()
-    with pytest.raises(ValueError, match="c > 0"):
-        SCM(c=0)
-    with pytest.raises(ValueError, match="warm-up"):
-        SCM(warmup=-1)
+    refused("c > 0", lambda: SCM(c=0))
+    refused("warm-up", lambda: SCM(warmup=-1))
     for f, message in ((Denoiser(net, EDM()), "TrigFlow"), (Denoiser(net, CLOCK, sigma_data=1.0), "sigma_data")):
         with pytest.raises(ValueError, match=message):
             SCM().loss(f, f, x0, None, draw, 0, 1)

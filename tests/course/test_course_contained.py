@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from exact import refused
 
 from minicm.course import grade as grading
 from minicm.course.kit import Assignment, Failed, Task, Wrong
@@ -338,5 +339,4 @@ def test_the_folder_of_an_assignment_cannot_be_read(hand_in, tmp_path):
 def test_a_folder_that_is_no_assignment_is_told_in_a_line(tmp_path, source, words):
     if source is not None:
         (tmp_path / "checks.py").write_text(source)
-    with pytest.raises(ValueError, match=words):
-        assignment_in(tmp_path)
+    refused(words, lambda: assignment_in(tmp_path))
