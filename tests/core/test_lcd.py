@@ -140,18 +140,6 @@ def test_lcms_scalings_are_the_published_ones():
     torch.testing.assert_close(f(x, t, label=label), expected, **CLOSE)
 
 
-@pytest.mark.interop
-def test_lcms_scalings_are_those_of_diffusers():
-    diffusers = pytest.importorskip("diffusers")
-    scheduler = diffusers.LCMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
-    f = LCMBoundary(eps_network())
-    for i in (0, 1, 19, 499, 999):
-        skip, out = scheduler.get_scalings_for_boundary_condition_discrete(torch.tensor(i).double())
-        t = torch.tensor([i + 1.0]).double()
-        torch.testing.assert_close(f.c_skip(t)[0], skip, rtol=1e-12, atol=0)
-        torch.testing.assert_close(f.c_out(t)[0], out, rtol=1e-12, atol=0)
-
-
 def test_the_wrapped_network_is_trained_through_the_boundary():
     denoiser = model(1)
     f, (x, label) = LCMBoundary(denoiser), batch()
