@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
+from exact import CLOCKS
 from hypothesis import settings
 
 from minicm import CT, MLP, Denoiser, GaussianMixture, TrainConfig
@@ -29,6 +33,12 @@ def tiny_recipe():
     return tiny
 
 
+@pytest.fixture(params=CLOCKS.values(), ids=CLOCKS)
+def clock(request):
+    """Every clock of exact.py in turn."""
+    return request.param
+
+
 class Faulty:
     """A data set whose n-th batch (from 1) goes through a function; a single sample is no batch."""
 
@@ -44,3 +54,15 @@ class Faulty:
 @pytest.fixture
 def faulty():
     return Faulty
+
+
+@pytest.fixture
+def hand_in_solution(tmp_path):
+    """The folder of a student who has handed in the solution of an assignment."""
+
+    def write(name):
+        assignments = Path(__file__).parents[1] / "notebooks" / "assignments"
+        shutil.copy(assignments / name / "solution.py", tmp_path / "student.py")
+        return tmp_path
+
+    return write

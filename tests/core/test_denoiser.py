@@ -121,7 +121,6 @@ def test_trigflow_is_a_special_case():
     torch.testing.assert_close(f.c_out(t), 0.7 * t.sin(), **CLOSE)  # D = cos x - sin sd F: ours is minus that F
 
 
-@pytest.mark.parametrize("clock", CLOCKS.values(), ids=CLOCKS)
 @pytest.mark.parametrize("sd", [0.3, 0.5, 2.0])
 def test_unit_variance_in_and_out(clock, sd):
     # for x0 ~ N(0, sd^2) independent of eps, exactly: no sample is needed
@@ -155,7 +154,6 @@ def test_unit_variance_in_and_out_as_training_meets_it(clock, law):
     assert heard.square().mean().item() == pytest.approx(1, abs=5 * math.sqrt(2 / (dim * n)))
 
 
-@pytest.mark.parametrize("clock", CLOCKS.values(), ids=CLOCKS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_the_network_hears_c_in_x_and_c_noise_and_is_scaled_sample_by_sample(clock, shape):
     heard = {}
@@ -194,7 +192,6 @@ def test_scalings_are_not_computed_in_half_precision():
 
 
 # ------------------------------------------------------------------------------------- a second time
-@pytest.mark.parametrize("clock", CLOCKS.values(), ids=CLOCKS)
 def test_with_a_second_time_the_point_at_u_is_a_step_and_u_equal_t_stays(clock):
     f = Denoiser(random_net((5, 2), second_time=True).double(), clock)
     x, t = normal(5, 2), times(clock, 5, 0.05)
@@ -204,7 +201,6 @@ def test_with_a_second_time_the_point_at_u_is_a_step_and_u_equal_t_stays(clock):
     assert not torch.equal(x0_hat, f(x, t, u=0 * t)), "u is not heard"
 
 
-@pytest.mark.parametrize("clock", CLOCKS.values(), ids=CLOCKS)
 def test_the_second_time_is_told_as_the_first_is(clock):
     f, heard = Denoiser(nn.Identity(), clock), []
     f.net.forward = lambda x, c_noise, u=None, **cond: heard.append(u) or x
@@ -302,7 +298,6 @@ def test_wrappers_compose():
     assert second.second_time and Guided(second, 1, 2.0).second_time
 
 
-@pytest.mark.parametrize("clock", CLOCKS.values(), ids=CLOCKS)
 @pytest.mark.parametrize("kind", ["eps", "v", "x0"])
 def test_pretrained_networks_of_every_kind(clock, kind):
     x0, eps, t = normal(5, 2), normal(5, 2, seed=1), times(clock, 5)

@@ -11,7 +11,7 @@ import math
 
 import pytest
 import torch
-from exact import seeded
+from exact import normal, seeded
 from torch import Tensor, nn
 
 from minicm import EDM, VP, Denoiser, FromPrediction, TrainConfig, TrigFlow, karras_grid, sample, skip_grid, train
@@ -29,8 +29,8 @@ ROUNDING = dict(rtol=1e-11, atol=1e-12)
 SHAPE = (4, 3, 5)  # not an image: the schedulers take any shape, and so do we
 
 
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape or SHAPE, generator=seeded(seed), dtype=torch.float64)
+def noise(*shape: int) -> Tensor:
+    return normal(*(shape or SHAPE))
 
 
 class Network(nn.Module):

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from contracts import randomise
-from exact import CLOCKS, Gaussian, normal, refused, seeded
+from exact import Gaussian, normal, refused, seeded
 from torch import nn
 
 from minicm import EDM, MLP, VP, Denoiser, TrigFlow, euler_step, heun_step, karras_grid, solve
@@ -16,11 +16,6 @@ from minicm.sampling import Counted, edm_sample, sample
 # float64: numbers of order 80 that differ by some hundred roundings of 2e-16
 CLOSE = {"rtol": 1e-11, "atol": 1e-11}
 N = 20_000  # samples of a moment; bounds are 5 standard errors: false alarms 6e-7 each
-
-
-@pytest.fixture(params=CLOCKS.values(), ids=CLOCKS)
-def clock(request):
-    return request.param
 
 
 def decreasing(clock, *shares: float) -> list[float]:

@@ -8,18 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from exact import CLOCKS, normal, refused, seeded, times
+from exact import normal, refused, seeded, times
 
 from minicm.schedules import EDM, VP, TrigFlow, expand, readable
 
 SHAPES = [(64, 2), (8, 3, 8, 8)]  # in the second the batch is as large as an image is wide
 # float64 throughout: results of order up to 80 that differ by some tens of roundings of 2e-16, divided by sigma >= 1e-3
 CLOSE = {"rtol": 1e-11, "atol": 1e-11}
-
-
-@pytest.fixture(params=CLOCKS.values(), ids=CLOCKS)
-def clock(request):
-    return request.param
 
 
 @pytest.fixture(params=SHAPES, ids=str)

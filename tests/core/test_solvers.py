@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from exact import CLOCKS, Gaussian, normal, refused, times
+from exact import Gaussian, normal, refused, times
 
 from minicm import euler_step, heun_step, karras_grid, skip_grid, solve
 from minicm.sampling import Counted
@@ -13,11 +13,6 @@ from minicm.schedules import EDM, VP, TrigFlow, expand
 SHAPES = [(5, 2), (8, 3, 8, 8)]  # in the second the batch is as large as an image is wide
 # float64: numbers of order 10 that differ by some hundred roundings of 2e-16, divided by sigma/sigma_max >= 1e-2
 CLOSE = {"rtol": 1e-11, "atol": 1e-11}
-
-
-@pytest.fixture(params=CLOCKS.values(), ids=CLOCKS)
-def clock(request):
-    return request.param
 
 
 def wavy(x, t):
