@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
+from exact import CLOCKS
 from hypothesis import settings
 from tiny import tiny
 
-from minicm.data.mixtures import GaussianMixture
+from minicm import GaussianMixture
 
 torch.set_num_threads(1)
 settings.register_profile("minicm", deadline=None)
@@ -18,6 +22,12 @@ settings.load_profile("minicm")
 def tiny_recipe():
     """The maker of tiny recipes: tiny_recipe(seed, steps=..., ...)."""
     return tiny
+
+
+@pytest.fixture(params=CLOCKS.values(), ids=CLOCKS)
+def clock(request):
+    """Every clock of exact.py in turn."""
+    return request.param
 
 
 class Faulty:
@@ -35,3 +45,15 @@ class Faulty:
 @pytest.fixture
 def faulty():
     return Faulty
+
+
+@pytest.fixture
+def hand_in_solution(tmp_path):
+    """The folder of a student who has handed in the solution of an assignment."""
+
+    def write(name):
+        assignments = Path(__file__).parents[1] / "notebooks" / "assignments"
+        shutil.copy(assignments / name / "solution.py", tmp_path / "student.py")
+        return tmp_path
+
+    return write

@@ -13,21 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minicm.denoiser import Denoiser
+from minicm import CD, CT, DSM, ECT, ICT, LCD, MLP, SCM, TCD, Denoiser, UNet, euler_step, heun_step
 from minicm.distances import l1, l2, pseudo_huber
-from minicm.nets.mlp import MLP
-from minicm.nets.unet import UNet
 from minicm.objectives.base import Objective, inverse_gap
-from minicm.objectives.cd import CD
-from minicm.objectives.ct import CT
-from minicm.objectives.dsm import DSM
-from minicm.objectives.ect import ECT
-from minicm.objectives.ict import ICT
-from minicm.objectives.lcd import LCD
-from minicm.objectives.scm import SCM
-from minicm.objectives.tcd import TCD
 from minicm.schedules import EDM, VP, Schedule, TrigFlow
-from minicm.solvers import euler_step, heun_step
 from minicm.times import LogNormalAngles, LogNormalIndex, UniformSteps, karras_grid, skip_grid
 
 CLASSES = 3
@@ -86,13 +75,7 @@ OBJECTIVES = [
         ),
         guidance=True,
     ),
-    Row(
-        "LCF",
-        lambda _: LCD(None, skip=20, w_range=(2, 14), grid=skip_grid(1000)),
-        VP_CLOCK,
-        0.0,
-        guidance=True,
-    ),
+    Row("LCF", lambda _: LCD(None, skip=20, w_range=(2, 14), grid=skip_grid(1000)), VP_CLOCK, 0.0, guidance=True),
     Row("iCT", lambda _: ICT()),
     Row("ECT", lambda _: ECT(), s_min=0.0),
     Row("sCT", lambda _: SCM(warmup=10), TrigFlow(), 0.0),

@@ -1,10 +1,13 @@
-"""What the tests know exactly without minicm: the single Gaussian under every clock, and the clocks to try.
+"""What the tests know exactly without minicm: the single Gaussian under every clock, the clocks to try, and refusals.
 
 Written from the closed forms alone, so that it is independent of minicm.data.mixtures.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
 import torch
 from torch import Tensor
 
@@ -33,6 +36,13 @@ def times(clock: Schedule, n: int, low: float = 0.0, seed: int = 0) -> Tensor:
     share = low + (1 - low) * torch.rand(n, generator=seeded(seed), dtype=torch.float64)
     t = share * clock.t_max
     return t.round().clamp(min=1) if isinstance(clock, VP) else t.clamp(min=1e-3)
+
+
+def refused(words: str, call: Callable[[], object], kind: type[Exception] = ValueError) -> None:
+    """The call raises one clear line in which the regular expression `words` is found."""
+    with pytest.raises(kind, match=words) as error:
+        call()
+    assert "\n" not in str(error.value)
 
 
 class Gaussian:

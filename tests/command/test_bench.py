@@ -9,6 +9,7 @@ import types
 
 import pytest
 import torch
+from exact import refused
 
 from minicm import bench as module
 from minicm.bench import FEW_PICTURES, FEW_POINTS, bench, count_flops, matmul, race, settings, stepper, turn
@@ -137,11 +138,9 @@ def test_where_networks_cannot_be_compiled_the_report_says_why(scene, name, monk
 
 
 def test_wrong_input_is_refused_before_any_work(tmp_path):
-    with pytest.raises(ValueError, match="threads must be at least 1"):
-        bench(threads=0)
+    refused("threads must be at least 1", lambda: bench(threads=0))
     (tmp_path / "bench.json").touch()
-    with pytest.raises(FileExistsError, match="choose another"):
-        bench(out=tmp_path / "bench.json")
+    refused("choose another", lambda: bench(out=tmp_path / "bench.json"), FileExistsError)
     with pytest.raises(OSError):
         bench(out=tmp_path / "missing" / "bench.json")
 

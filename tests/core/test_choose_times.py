@@ -7,9 +7,8 @@ import math
 import pytest
 import torch
 
+from minicm import EDM, VP, karras_grid, skip_grid
 from minicm.sampling import choose_times
-from minicm.schedules import EDM, VP
-from minicm.times import karras_grid, skip_grid
 
 
 class Last:

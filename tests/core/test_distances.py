@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from exact import normal
+from exact import normal, refused
 
 from minicm.distances import l1, l2, pseudo_huber
 
@@ -69,11 +69,9 @@ def test_the_slope_at_zero_is_zero_not_infinite(distance):
 
 @pytest.mark.parametrize("distance", EVERY.values(), ids=EVERY)
 def test_shapes_that_would_broadcast_are_refused(distance):
-    with pytest.raises(ValueError, match=r"one shape, got \(4, 1\), \(1, 4\)"):
-        distance(torch.ones(4, 1), torch.ones(1, 4))
+    refused(r"one shape, got \(4, 1\), \(1, 4\)", lambda: distance(torch.ones(4, 1), torch.ones(1, 4)))
 
 
 @pytest.mark.parametrize("c", [-1.0, math.nan])
 def test_a_negative_c_is_refused(c):
-    with pytest.raises(ValueError, match=f"got {c}"):
-        pseudo_huber(c)
+    refused(f"got {c}", lambda: pseudo_huber(c))

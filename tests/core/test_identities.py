@@ -12,20 +12,11 @@ import pytest
 import torch
 from exact import Gaussian, normal, seeded, times
 
-from minicm.data.mixtures import GaussianMixture
+from minicm import CD, CT, EDM, VP, GaussianMixture, TrigFlow, euler_step, heun_step, karras_grid, solve
 from minicm.distances import l1, l2, pseudo_huber
 from minicm.objectives.base import Draw, inverse_gap
-from minicm.objectives.cd import CD
-from minicm.objectives.ct import CT
-from minicm.schedules import EDM, VP, TrigFlow
-from minicm.solvers import euler_step, heun_step, solve
-from minicm.times import karras_grid
 
-MIXTURES = {
-    "ring": GaussianMixture.ring(),
-    "grid": GaussianMixture.grid(),
-    "random": GaussianMixture.random(),
-}
+MIXTURES = {"ring": GaussianMixture.ring(), "grid": GaussianMixture.grid(), "random": GaussianMixture.random()}
 
 
 def order(ns, errors) -> float:

@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from exact import refused
 
 import minicm as cm
 
@@ -61,8 +62,7 @@ def test_train_is_the_function_whoever_has_loaded_its_module(first):
     ("name", "hint"), [("Cd", "did you mean CD?"), ("trian", "did you mean train?"), ("zzz", "no 'zzz'")]
 )
 def test_an_unknown_name_is_refused_with_the_nearest(name, hint):
-    with pytest.raises(AttributeError, match=hint.replace("?", r"\?")):
-        getattr(cm, name)
+    refused(hint.replace("?", r"\?"), lambda: getattr(cm, name), AttributeError)
 
 
 @pytest.mark.slow

@@ -11,19 +11,15 @@ import math
 
 import pytest
 import torch
-from exact import seeded
+from exact import normal, seeded
 from torch import Tensor, nn
 
+from minicm import EDM, VP, Denoiser, FromPrediction, TrainConfig, TrigFlow, karras_grid, sample, skip_grid, train
 from minicm.checkpoint import load_checkpoint, save_checkpoint
-from minicm.denoiser import Denoiser, FromPrediction
 from minicm.nets.embeddings import guidance_embedding
 from minicm.nets.lora import add_lora, load_lora, lora_state, merge_lora
 from minicm.objectives.lcd import LCD, LCMBoundary
-from minicm.sampling import sample
-from minicm.schedules import EDM, VP, TrigFlow
 from minicm.solvers import euler_step, heun_step, solve
-from minicm.times import karras_grid, skip_grid
-from minicm.train import TrainConfig, train
 
 pytestmark = [pytest.mark.interop, pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")]
 diffusers = pytest.importorskip("diffusers", reason="the optional extra 'interop' is not installed")
@@ -33,8 +29,8 @@ ROUNDING = dict(rtol=1e-11, atol=1e-12)
 SHAPE = (4, 3, 5)  # not an image: the schedulers take any shape, and so do we
 
 
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape or SHAPE, generator=seeded(seed), dtype=torch.float64)
+def noise(*shape: int) -> Tensor:
+    return normal(*(shape or SHAPE))
 
 
 class Network(nn.Module):
@@ -108,8 +104,7 @@ def test_the_skipping_grid_is_the_training_script_s():
 
 
 @pytest.mark.parametrize(
-    "n, times",
-    [(1, [999]), (2, [999, 499]), (4, [999, 759, 499, 259]), (8, [999, 879, 759, 639, 499, 379, 259, 139])],
+    "n, times", [(1, [999]), (2, [999, 499]), (4, [999, 759, 499, 259]), (8, [999, 879, 759, 639, 499, 379, 259, 139])]
 )
 @pytest.mark.parametrize("name", ["LCMScheduler", "TCDScheduler"])
 def test_inference_times_lie_on_the_skipping_grid(name, n, times):

@@ -8,15 +8,10 @@ from functools import partial
 import pytest
 import torch
 from contracts import NETS, OBJECTIVES, B, Scene, randomise, scene
+from exact import refused
 
-from minicm.denoiser import Denoiser
+from minicm import CD, CT, LCD, TCD, Denoiser, TrigFlow, karras_grid
 from minicm.objectives.base import Draw
-from minicm.objectives.cd import CD
-from minicm.objectives.ct import CT
-from minicm.objectives.lcd import LCD
-from minicm.objectives.tcd import TCD
-from minicm.schedules import TrigFlow
-from minicm.times import karras_grid
 
 # The whole table, each objective on each network. Everything is float64: results that differ by rounding alone agree to
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}  # 1e6 roundings of 2e-16, on losses of order 1 up to 1e5
@@ -184,8 +179,7 @@ def test_the_target_decays_within_its_range(row):
 
 def test_an_empty_batch_is_refused(row):
     it: Scene = scene(row, NETS[0])
-    with pytest.raises(ValueError, match="empty"):
-        it.objective(it.f, it.f_target, it.x0[:0], it.label[:0])
+    refused("empty", lambda: it.objective(it.f, it.f_target, it.x0[:0], it.label[:0]))
 
 
 TEACHER = Denoiser(NETS[0].make(False, False))
@@ -203,17 +197,14 @@ TEACHER = Denoiser(NETS[0].make(False, False))
     ],
 )
 def test_bad_options_are_refused_in_one_line(make, words):
-    with pytest.raises(ValueError, match=words) as error:
-        make()
-    assert "\n" not in str(error.value)
+    refused(words, make)
 
 
 @pytest.mark.parametrize("make", [CD, partial(LCD, skip=1, w_range=(0.0, 0.0)), partial(TCD, skip=1, w_range=None)])
 def test_a_teacher_of_another_clock_is_refused(make):
     objective, x0 = make(TEACHER, grid=karras_grid(18, t_max=1.5)), torch.zeros(4, 2)
     f = Denoiser(NETS[0].make(False, False), TrigFlow())
-    with pytest.raises(ValueError, match=r"InClock\(teacher, f.schedule\)"):
-        objective(f, f, x0, torch.zeros(4).long())
+    refused(r"InClock\(teacher, f.schedule\)", lambda: objective(f, f, x0, torch.zeros(4).long()))
 
 
 def test_ct_takes_no_teacher():

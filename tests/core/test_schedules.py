@@ -8,18 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from exact import CLOCKS, normal, seeded, times
+from exact import normal, refused, seeded, times
 
 from minicm.schedules import EDM, VP, TrigFlow, expand, readable
 
 SHAPES = [(64, 2), (8, 3, 8, 8)]  # in the second the batch is as large as an image is wide
 # float64 throughout: results of order up to 80 that differ by some tens of roundings of 2e-16, divided by sigma >= 1e-3
 CLOSE = {"rtol": 1e-11, "atol": 1e-11}
-
-
-@pytest.fixture(params=CLOCKS.values(), ids=CLOCKS)
-def clock(request):
-    return request.param
 
 
 @pytest.fixture(params=SHAPES, ids=str)
@@ -219,9 +214,7 @@ def test_clocks_are_values():
     ],
 )
 def test_bad_times_are_refused_in_one_line(clock, t, words):
-    with pytest.raises(ValueError, match=words) as error:
-        clock.check(t, normal(4, 2))
-    assert "\n" not in str(error.value)
+    refused(words, lambda: clock.check(t, normal(4, 2)))
 
 
 def test_the_last_time_is_within_range_even_in_float32(clock):
@@ -244,9 +237,7 @@ def test_the_last_time_is_within_range_even_in_float32(clock):
     ],
 )
 def test_other_bad_input_is_refused_in_one_line(make, words):
-    with pytest.raises(ValueError, match=words) as error:
-        make()
-    assert "\n" not in str(error.value)
+    refused(words, make)
 
 
 def test_nothing_is_looked_at_on_an_accelerator():

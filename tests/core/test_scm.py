@@ -6,12 +6,10 @@ import math
 
 import pytest
 import torch
-from exact import Gaussian
+from exact import Gaussian, refused
 from torch import Tensor
 
-from minicm.data.mixtures import GaussianMixture
-from minicm.denoiser import Denoiser
-from minicm.nets.mlp import MLP
+from minicm import MLP, Denoiser, GaussianMixture
 from minicm.objectives.base import Draw
 from minicm.objectives.scm import SCM, LogWeight, tangent
 from minicm.schedules import EDM, TrigFlow, expand
@@ -190,24 +188,16 @@ def test_the_teacher_is_not_trained_and_the_weight_is():
     teacher = small_f()
     objective = SCM(teacher)
     assert objective.teacher is teacher
-    assert [name for name, _ in objective.named_parameters()] == [
-        "log_weight.out.weight",
-        "log_weight.out.bias",
-    ]
+    assert [name for name, _ in objective.named_parameters()] == ["log_weight.out.weight", "log_weight.out.bias"]
     assert not list(SCM(learn_weight=False).parameters())
     assert SCM().target_decay(0, 1) == 0
 
 
 def test_bad_input_is_refused():
     (x0, draw), net = batch(), MLP(2, 8, 1).double()
-    with pytest.raises(ValueError, match="c > 0"):
-        SCM(c=0)
-    with pytest.raises(ValueError, match="warm-up"):
-        SCM(warmup=-1)
-    for f, message in (
-        (Denoiser(net, EDM()), "TrigFlow"),
-        (Denoiser(net, CLOCK, sigma_data=1.0), "sigma_data"),
-    ):
+    refused("c > 0", lambda: SCM(c=0))
+    refused("warm-up", lambda: SCM(warmup=-1))
+    for f, message in ((Denoiser(net, EDM()), "TrigFlow"), (Denoiser(net, CLOCK, sigma_data=1.0), "sigma_data")):
         with pytest.raises(ValueError, match=message):
             SCM().loss(f, f, x0, None, draw, 0, 1)
     assert math.isclose(CLOCK.t_max, 1.56455, abs_tol=1e-5)  # facts, section 9: where sampling starts

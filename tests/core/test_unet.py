@@ -1,4 +1,4 @@
-"""The U-Net: shapes, what conditioning does, derivatives, dropout, memory format, sizes, and what is refused."""
+"""The U-Net, beside what test_nets.py holds for every network: shapes, attention, derivatives, dropout, memory format, sizes, and what is refused."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ import json
 import pytest
 import torch
 from contracts import randomise
-from exact import normal
+from exact import normal, refused
 
+from minicm import EDM, VP, Denoiser, TrigFlow, UNet
 from minicm.checkpoint import build, describe
-from minicm.denoiser import Denoiser
-from minicm.nets.unet import UNet
-from minicm.schedules import EDM, VP, TrigFlow
 
 # float64, so that two ways to the same number agree to some thousand roundings of 2e-16
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
@@ -47,22 +45,6 @@ def test_one_network_takes_images_of_all_sizes_and_many_levels():
         assert net(normal(2, 3, size, size), normal(2)).shape == (2, 3, size, size)
 
 
-def test_a_sample_does_not_see_its_neighbours():
-    # As many images as an image is wide: a condition (B,) that broadcasts along the width goes unnoticed otherwise.
-    net, batch = unet(**ALL), inputs(8)
-    out = net(*batch)
-    for i in range(8):
-        torch.testing.assert_close(net(*(part[i : i + 1] for part in batch)), out[i : i + 1], **CLOSE)
-
-
-def test_every_input_is_heard():
-    net, batch = unet(**ALL), inputs()
-    out = net(*batch)
-    for i, move in enumerate((0.1, 0.1, 1, 0.1, 0.1)):
-        other = [part + move if j == i else part for j, part in enumerate(batch)]
-        assert (net(*other) != out).flatten(1).any(1).all()
-
-
 def test_every_pixel_sees_every_other_through_attention():
     # Without attention a 3x3 convolution at 4x4 sees far, too, but not from corner to corner of a wide image.
     x, c = normal(1, 1, 8, 64), normal(1)
@@ -75,19 +57,6 @@ def test_every_pixel_sees_every_other_through_attention():
                 module.forward = lambda h: h
         change = (net(far, c) - net(x, c))[..., 0].abs().max().item()
         assert (change > 0) is sees
-
-
-def test_what_is_missing_is_null():
-    net, (x, c, *_) = unet(**ALL), inputs()
-    zero = torch.zeros(4, dtype=torch.float64)
-    assert torch.equal(net(x, c), net(x, c, torch.full((4,), 3), zero, zero))
-
-
-def test_what_a_net_was_not_built_for_is_ignored():
-    net, batch = unet(), inputs()
-    assert torch.equal(net(*batch[:2]), net(*batch))
-    assert (net.second_time, unet(second_time=True).second_time) == (False, True)
-    assert (net.classes, unet(classes=3).classes) == (0, 3)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # from within torch.func
@@ -143,14 +112,6 @@ def test_channels_last_gives_the_same_result():
     other.enter.register_forward_hook(lambda module, args, out: inside.append(out))
     other(*batch)  # x itself may be in the usual format
     assert inside[0].is_contiguous(memory_format=torch.channels_last)
-
-
-def test_it_computes_in_the_dtype_of_its_weights():
-    for dtype in (torch.float32, torch.float64):
-        net = unet(**ALL).to(dtype)
-        for of_x in (torch.float32, torch.float64, torch.bfloat16):
-            x, c, label, w, u = inputs()
-            assert net(x.to(of_x), c, label, w, u.float()).dtype == dtype
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
@@ -217,8 +178,7 @@ def test_compiling_meets_no_graph_break():
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_does_not_fit_is_refused(make, complaint):
-    with pytest.raises(ValueError, match=complaint):
-        make()
+    refused(complaint, make)
 
 
 @pytest.mark.slow

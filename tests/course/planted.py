@@ -378,7 +378,7 @@ WRONG = {
         Candidate(grid_from_default, "it is right with the default t_min"),
         Candidate(grid_by_arange, "it is right for most n: try many"),
         Candidate(grid_in_float32, "its ends are right, and seven digits of what lies between"),
-        Candidate(grid_with_computed_ends, "it is right to fifteen digits: what is promised of the ends?"),
+        Candidate(grid_with_computed_ends, "it is right to fifteen digits: what is promised of the ends?")
     ),
     "consistency": (
         Candidate(consistency_with(width=lambda sd: sd * sd), "it shows wherever the net's output counts; its samples look fine"),
@@ -386,7 +386,7 @@ WRONG = {
         Candidate(consistency_with(shift=False), "it is wrong by less than 1 % of x and of the net's output where t is above 0.2"),
         Candidate(consistency_with(spread=along_the_width), "it is wrong only where two sizes coincide"),
         Candidate(consistency_in_place, "what it returns is right: what else may a caller count on?"),
-        Candidate(consistency_with(skip=lambda gap, sd: sd**2 / (gap**2 + sd**2)), "it misses what is promised at t_min by one rounding, and for few values of sigma_data: try many"),
+        Candidate(consistency_with(skip=lambda gap, sd: sd**2 / (gap**2 + sd**2)), "it misses what is promised at t_min by one rounding, and for few values of sigma_data: try many")
     ),
     "heun_step": (
         Candidate(euler, "it shows in any step that is not tiny"),
@@ -394,7 +394,7 @@ WRONG = {
         Candidate(heun_at_one_time, "it shows only with a denoiser that depends on the time"),
         Candidate(heun_of_edm, "it is right in the EDM clock"),
         Candidate(heun_by_size, "it is right on the way from noise to data"),
-        Candidate(heun_to_the_end, "it is wrong only in the last step of a path"),
+        Candidate(heun_to_the_end, "it is wrong only in the last step of a path")
     ),
     "pseudo_huber": (
         Candidate(huber_by_element, "it is right for samples of one number"),
@@ -402,7 +402,7 @@ WRONG = {
         Candidate(huber_with_c, "it is right with c = 1, and zero where it must be"),
         Candidate(huber_by_pixel, "it is right for points: are samples always points?"),
         Candidate(huber_of_the_norm, "its values are right: what else does training take from a distance?"),
-        Candidate(huber_of_one_side, "its values are right, and its slope in one of two directions"),
+        Candidate(huber_of_one_side, "its values are right, and its slope in one of two directions")
     ),
     "ct_loss": (
         Candidate(loss_with(weight=lambda gap: 1.0), "it is right where t - s is 1"),
@@ -410,6 +410,6 @@ WRONG = {
         Candidate(loss_with(z=torch.randn_like), "each of its two points is distributed as it should be"),
         Candidate(loss_with(weight=lambda gap: 1 / gap), "its numbers are right: what else is promised of a tensor?"),
         Candidate(loss_with(spread=along_the_width), "it is wrong only where two sizes coincide"),
-        Candidate(loss_with(grad=True), "its values are right: what else does training take from a loss?"),
-    ),
+        Candidate(loss_with(grad=True), "its values are right: what else does training take from a loss?")
+    )
 }  # fmt: skip

@@ -45,8 +45,6 @@ def folder(tmp_path):
 
 
 # --- reading ---
-
-
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize("inner", [True, False], ids=["the folder itself", "the one above"])
 def test_reads_every_byte_where_it_belongs(folder, train, inner):
@@ -64,8 +62,6 @@ def test_reads_every_byte_where_it_belongs(folder, train, inner):
 
 
 # --- drawing ---
-
-
 def test_samples_are_scaled_pictures_with_their_labels(folder):
     data = Cifar10(folder, flip=False)
     x0, label = data.sample(200, seeded())
@@ -90,8 +86,6 @@ def test_half_of_the_pictures_are_mirrored_left_to_right(folder):
 
 
 # --- refusals of what lies in the folder ---
-
-
 def refusal(call) -> str:
     with pytest.raises(ValueError) as error:
         call()
@@ -148,8 +142,6 @@ def test_other_bytes_are_refused_by_their_label(folder):
 
 
 # --- unpacking ---
-
-
 def listing(folder) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))
 
@@ -201,8 +193,6 @@ def test_damaged_and_unsafe_archives_are_refused_and_leave_nothing_behind(tmp_pa
 
 
 # --- fetching, from a server of our own ---
-
-
 class Server(ThreadingHTTPServer):
     """Serves `data`; breaks off after `cut` bytes of a reply; notes the Range header of each request."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from archive import write_folder
-from exact import normal, seeded
+from exact import normal, refused, seeded
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from minicm.data.cifar10 import Cifar10
@@ -69,8 +69,7 @@ def test_sampling_on_a_gpu_never_waits(make):
 
 
 def test_an_empty_draw_is_refused(make):
-    with pytest.raises(ValueError, match="n = 0: ask for at least one sample"):
-        make().sample(0)
+    refused("n = 0: ask for at least one sample", lambda: make().sample(0))
 
 
 def test_drawing_leaves_what_is_kept_alone(make):

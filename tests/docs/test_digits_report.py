@@ -30,11 +30,7 @@ def runs(tmp_path_factory) -> tuple[Path, Path]:
 
 def rows(prefix: str, frechet: float) -> list[Row]:
     others = [Row(f"{prefix} {name}", 0.5, 0.25) for name in MEASURES[1:]]
-    return [
-        Row(f"{prefix} class Frechet", frechet, 0.1, 0.01),
-        *others,
-        Row("1-step RMSE to the teacher", 0.3),
-    ]
+    return [Row(f"{prefix} class Frechet", frechet, 0.1, 0.01), *others, Row("1-step RMSE to the teacher", 0.3)]
 
 
 def test_the_table_gives_distances_as_multiples_of_the_teachers(runs, monkeypatch):

@@ -9,10 +9,7 @@ import pytest
 import torch
 
 from docs.studies.interactive import new_model, unpacked
-from minicm.data.mixtures import GaussianMixture
-from minicm.sampling import sample
-from minicm.solvers import euler_step, heun_step, solve
-from minicm.times import karras_grid
+from minicm import GaussianMixture, euler_step, heun_step, karras_grid, sample, solve
 
 PAGE = Path(__file__).parents[2] / "docs" / "_static" / "interactive"
 REACH = 3.6  # half the side of the page's plane

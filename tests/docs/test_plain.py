@@ -11,14 +11,7 @@ from torch import nn
 
 from docs.studies.plain import plain_cd
 from docs.studies.plain_images import plain_dsm
-from minicm.data.mixtures import GaussianMixture
-from minicm.denoiser import Denoiser
-from minicm.nets.mlp import MLP
-from minicm.nets.unet import UNet
-from minicm.objectives.base import Objective
-from minicm.objectives.cd import CD
-from minicm.objectives.dsm import DSM
-from minicm.times import karras_grid
+from minicm import CD, DSM, MLP, Denoiser, GaussianMixture, Objective, UNet, karras_grid
 from minicm.train import Data, TrainConfig, train
 
 STEPS, BATCH, LR = 10, 16, 1e-3

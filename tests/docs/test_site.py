@@ -122,9 +122,6 @@ def test_planted_faults_are_seen(tmp_path):
     )
     two.write_text('<p id="here" class="math">x</p>')
     pages = {path: Page(path) for path in (one, two)}
-    assert [line.split()[-1] for line in outside(pages[one])] == [
-        "//cdn.example/x.js",
-        "https://fonts.example/f.woff2",
-    ]
+    assert [line.split()[-1] for line in outside(pages[one])] == ["//cdn.example/x.js", "https://fonts.example/f.woff2"]
     assert [line.split()[1] for line in broken(pages)] == ["two.html#there", "gone.html", "gone.png"]
     assert pages[two].formulas == 1

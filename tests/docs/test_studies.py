@@ -13,13 +13,10 @@ import torch
 
 from docs.studies import ablation, bands, guided_figures, interactive, orders
 from docs.studies import guided as study
-from minicm.data.mixtures import GaussianMixture
+from minicm import EDM, GaussianMixture, TrainConfig, euler_step
 from minicm.data.trajectories import Trajectories
 from minicm.metrics import Row, consistency_error
 from minicm.recipes import guided, points
-from minicm.schedules import EDM
-from minicm.solvers import euler_step
-from minicm.train import TrainConfig
 
 STUDIES = sorted(path.stem for path in Path(study.__file__).parent.glob("*.py"))
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from minicm.data.mixtures import GaussianMixture
-from minicm.data.toy import TwoMoons
+from minicm import EDM, GaussianMixture, TrigFlow, TwoMoons
 from minicm.evaluate.points import evaluate, evaluate_teacher
 from minicm.evaluate.rows import table
 from minicm.metrics import ExactConsistency, Row
 from minicm.metrics.rows import line, markdown
 from minicm.sampling import LEVELS, sampling_times
-from minicm.schedules import EDM, TrigFlow
 
 RING = GaussianMixture.ring()
 

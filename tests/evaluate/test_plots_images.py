@@ -9,9 +9,8 @@ from exact import normal, seeded
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from minicm.denoiser import Denoiser
+from minicm import VP, Denoiser, UNet
 from minicm.metrics.consistency import time_grid
-from minicm.nets.unet import UNet
 from minicm.plots.images import (
     along_a_trajectory,
     edited,
@@ -20,7 +19,6 @@ from minicm.plots.images import (
     nearest_training,
     picture_rows,
 )
-from minicm.schedules import VP
 
 TEACHER = Denoiser(UNet(1, 8, (1, 2)), sigma_data=0.85)
 STUDENT = Denoiser(UNet(1, 8, (1, 2)), sigma_data=0.85, t_min=0.002)

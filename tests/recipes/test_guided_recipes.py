@@ -6,9 +6,9 @@ import numpy
 import pytest
 import torch
 
+from minicm import GaussianMixture, TrainConfig, sample
 from minicm.__main__ import main
 from minicm.checkpoint import fingerprint, load_checkpoint, load_model, save_checkpoint
-from minicm.data.mixtures import GaussianMixture
 from minicm.data.named import turned
 from minicm.evaluate import guided as evaluation
 from minicm.metrics import ExactConsistency
@@ -16,9 +16,7 @@ from minicm.metrics.pairs import ExactTrajectory, pairs_error
 from minicm.nets.lora import lora_state
 from minicm.recipes import guided, points
 from minicm.runs.run import RunOptions, run
-from minicm.sampling import sample
 from minicm.times import quadratic_grid
-from minicm.train import TrainConfig
 
 BRIEF = TrainConfig(steps=2, batch=16, lr=1e-3)
 

@@ -11,18 +11,13 @@ from functools import partial
 import pytest
 import torch
 
-from minicm.checkpoint import load_model
+from minicm import MLP, Denoiser, karras_grid, load_model, solve, train
 from minicm.data.named import classed, points_named
-from minicm.denoiser import Denoiser
 from minicm.evaluate import guided as evaluation
 from minicm.metrics import consistency_error, paired_error
 from minicm.metrics.pairs import pairs_error
-from minicm.nets.mlp import MLP
 from minicm.recipes import guided, points
 from minicm.runs.run import RunOptions, run
-from minicm.solvers import solve
-from minicm.times import karras_grid
-from minicm.train import train
 
 METHODS = ("teacher", "cd", "cd_published", "ct", "ct_published", "ict", "ect", "tcd", "sct", "scd")
 RECIPES = [getattr(points, f"mixture_{name}") for name in METHODS]

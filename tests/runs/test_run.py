@@ -13,23 +13,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from exact import refused
 from tiny import tiny
 
+from minicm import CD, DSM, Denoiser, GaussianMixture, UNet, karras_grid
 from minicm.checkpoint import CheckpointError, load_checkpoint, load_trained
 from minicm.data.digits import Digits
 from minicm.data.labels import LabelDropout
 from minicm.data.latents import Latents
-from minicm.data.mixtures import GaussianMixture
 from minicm.data.named import points_named
-from minicm.denoiser import Denoiser
 from minicm.nets.autoencoder import Autoencoder
-from minicm.nets.unet import UNet
-from minicm.objectives.cd import CD
-from minicm.objectives.dsm import DSM
 from minicm.runs import run as run_module
 from minicm.runs.folder import alone, new_folder, seconds_of
 from minicm.runs.run import Recipe, RunOptions, facts, run
-from minicm.times import karras_grid
 from minicm.train import Diverged, Step, TrainConfig
 
 KILLED = """
@@ -186,8 +182,7 @@ def test_overwrite_starts_again(tmp_path):
 def test_a_checkpoint_of_another_run_is_refused_and_kept(tmp_path, change, complaint):
     trained(tmp_path, options={"data": "ring"})
     before = contents(tmp_path)
-    with pytest.raises(ValueError, match=complaint):
-        resumed(tmp_path, **{"options": {"data": "ring"}} | change)
+    refused(complaint, lambda: resumed(tmp_path, **{"options": {"data": "ring"}} | change))
     assert contents(tmp_path) == before
 
 
@@ -207,8 +202,7 @@ def test_a_finished_run_has_nothing_left_and_is_left_as_it_is(tmp_path, capsys):
     trained(tmp_path)
     capsys.readouterr()
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    with pytest.raises(CheckpointError, match="has done all its 12 steps"):
-        resumed(tmp_path)
+    refused("has done all its 12 steps", lambda: resumed(tmp_path), CheckpointError)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before and not capsys.readouterr().err
 
 
@@ -228,8 +222,7 @@ def test_a_full_disk_on_resuming_keeps_the_log(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(OSError, match="No space left"):
-        resumed(tmp_path)
+    refused("No space left", lambda: resumed(tmp_path), OSError)
     assert [r["k"] for r in log(tmp_path)] == [1, 2, 3, 4, 5]
 
 
@@ -257,15 +250,13 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path):
     with torch.no_grad():
         next(model.parameters()).view(-1)[0] = float("nan")
     step = Step(9, torch.zeros(()), model, model, model, lambda: {})
-    with pytest.raises(Diverged, match="a weight is not finite after step 9"):
-        run_module._save(tmp_path, step, {})
+    refused("a weight is not finite after step 9", lambda: run_module._save(tmp_path, step, {}), Diverged)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_device_that_is_not_there_costs_no_folder(tmp_path):
-    with pytest.raises(ValueError, match='device "cuda" is not there'):
-        trained(None, tiny(device="cuda"), runs=tmp_path)
+    refused('device "cuda" is not there', lambda: trained(None, tiny(device="cuda"), runs=tmp_path))
     assert not list(tmp_path.iterdir())
 
 
@@ -279,8 +270,7 @@ def test_a_disk_that_fills_during_a_run_keeps_the_last_checkpoint(tmp_path, monk
         fsync(fd)
 
     monkeypatch.setattr(os, "fsync", fills)
-    with pytest.raises(CheckpointError, match="No space left on device"):
-        trained(tmp_path, save_every=2)
+    refused("No space left on device", lambda: trained(tmp_path, save_every=2), CheckpointError)
     assert load_checkpoint(tmp_path)["k"] == 4
     assert not list(tmp_path.glob("*.part"))
     monkeypatch.undo()
@@ -341,7 +331,5 @@ def test_bad_options_are_named(tmp_path):
     for name in ("save_every", "log_every"):
         with pytest.raises(ValueError, match=f"{name} must be at least 1"):
             RunOptions(**{name: 0})
-    with pytest.raises(ValueError, match="--resume or --folder, not both"):
-        RunOptions(resume=tmp_path, folder=tmp_path)
-    with pytest.raises(ValueError, match="--overwrite starts a --folder again: say which"):
-        RunOptions(overwrite=True)
+    refused("--resume or --folder, not both", lambda: RunOptions(resume=tmp_path, folder=tmp_path))
+    refused("--overwrite starts a --folder again: say which", lambda: RunOptions(overwrite=True))

@@ -173,18 +173,18 @@ def scaling(
 c_in_values = scaling("c_in", specs.c_in, lambda t, sd: {
     "the root is missing: a variance is taken for a standard deviation": 1 / (t * t + sd * sd),
     "sigma_data is missing": 1 / t, "standard deviations are added instead of variances": 1 / (t + sd),
-    "sigma_data is fixed at 0.5": specs.c_in(t, 0.5),
+    "sigma_data is fixed at 0.5": specs.c_in(t, 0.5)
 })  # fmt: skip
 c_skip_values = scaling("c_skip", specs.c_skip, lambda t, sd: {
     "sigma_data in the numerator is not squared": sd / (t * t + sd * sd),
     "the root belongs to c_in and c_out": sd / math.hypot(t, sd),
     "c_skip is how much of x is signal, this is how much is noise": t * t / (t * t + sd * sd),
-    "sigma_data is fixed at 0.5": specs.c_skip(t, 0.5),
+    "sigma_data is fixed at 0.5": specs.c_skip(t, 0.5)
 })  # fmt: skip
 c_out_values = scaling("c_out", specs.c_out, lambda t, sd: {
     "sigma_data is squared": sd * sd * t / math.hypot(t, sd), "sigma_data is missing": t / math.hypot(t, sd),
     "the root is missing": sd * t / (t * t + sd * sd), "the sign is turned": -specs.c_out(t, sd),
-    "sigma_data is fixed at 0.5": specs.c_out(t, 0.5),
+    "sigma_data is fixed at 0.5": specs.c_out(t, 0.5)
 })  # fmt: skip
 
 
@@ -373,27 +373,27 @@ ASSIGNMENT = Assignment(
     tasks=(
         Task("1 noise", ((1, noise_shape), (1, noise_values)), hints=(
             "t holds one number for each sample. Which shape must it have, to multiply a batch of images?",
-            "Reshape t to (B, 1, 1, ...), with as many ones as x0 has axes after the first; x0.ndim tells how many.",
+            "Reshape t to (B, 1, 1, ...), with as many ones as x0 has axes after the first; x0.ndim tells how many."
         )),
         Task("2 grid", ((1, grid_shape), (1, grid_ends), (2, grid_values)), hints=(
             "EDM's Eq. 5 counts down from t_max with i = 0..N-1. Read it from the other end.",
             "Take the rho-th root of both ends, put n equally spaced numbers between, and raise them to the power rho.",
-            "Do it in float64 from the start, and write the two ends into the result: they are known exactly.",
+            "Do it in float64 from the start, and write the two ends into the result: they are known exactly."
         )),
         Task("3 scalings", (
-            (1, scalings_shape), (1, c_in_values), (1, c_skip_values), (1, c_out_values), (1, c_noise_values), (1, scalings_identity),
+            (1, scalings_shape), (1, c_in_values), (1, c_skip_values), (1, c_out_values), (1, c_noise_values), (1, scalings_identity)
         ), hints=(
             "The variance of x_t = x0 + t eps is the sum of two variances. c_in is what brings it to 1.",
             "Ask for the c_skip that makes x0 - c_skip x_t as small as possible, on average over x0 and eps.",
-            "c_out is then the standard deviation of what is left, x0 - c_skip x_t.",
+            "c_out is then the standard deviation of what is left, x0 - c_skip x_t."
         )),
         Task("4 unit variance", ((1, target_shape), (2, target_inverts), (1, unit_variance)), hints=(
             "Write D = c_skip x + c_out F, set D = x0, and solve for F.",
         )),
         Task("5 denoiser", ((1, denoise_shape), (1, denoise_input), (1, denoise_values)), hints=(
             "Four factors, one evaluation of net. Which of them multiply x, which the output, and which goes in as the second argument?",
-            "Every (B,) factor needs the reshaping of task 1 before it multiplies x.",
+            "Every (B,) factor needs the reshaping of task 1 before it multiplies x."
         )),
-        Task("6 the real thing", ((2, trains_a_teacher),), hints=("Mend what the tasks above report first.",), real_thing=True),
-    ),
+        Task("6 the real thing", ((2, trains_a_teacher),), hints=("Mend what the tasks above report first.",), real_thing=True)
+    )
 )  # fmt: skip

@@ -433,14 +433,14 @@ ASSIGNMENT = Assignment(
         )),
         Task("2 Euler", ((1, shape_and_calls("euler_step", 1)), (2, euler_values), (1, euler_straight)), hints=(
             "You know x0_hat, and with task 1 the noise. Which point at s has both?",
-            "In the EDM clock it is x + (s - t)(x - x0_hat)/t. Write it with alpha and sigma, and it holds in every clock.",
+            "In the EDM clock it is x + (s - t)(x - x0_hat)/t. Write it with alpha and sigma, and it holds in every clock."
         )),
         Task("3 Heun", (
-            (1, shape_and_calls("heun_step", 2)), (1, heun_points), (2, heun_values), (1, heun_to_clean),
+            (1, shape_and_calls("heun_step", 2)), (1, heun_points), (2, heun_values), (1, heun_to_clean)
         ), hints=(
             "First take Euler's step. What is the slope where you arrive?",
             "In the EDM clock: x + (s - t) times the mean of eps_hat at (x, t) and eps_hat at (x_s, s).",
-            "For the other clocks divide x by alpha first, use lambda = sigma/alpha for t and s, and multiply by alpha(s) at the end.",
+            "For the other clocks divide x by alpha first, use lambda = sigma/alpha for t and s, and multiply by alpha(s) at the end."
         )),
         Task("4 the whole path", ((1, solve_visits), (1, solve_composes)), hints=(
             "Neighbouring times are zip(times[:-1], times[1:]). Do not sort them: the caller chooses the direction.",
@@ -450,8 +450,8 @@ ASSIGNMENT = Assignment(
         )),
         Task("6 DDIM", ((1, ddim_values), (1, ddim_is_euler)), hints=(
             "Predict x0 from x and eps at t; put it together with the same eps at s.",
-            "alpha_bar is a variance: alpha = sqrt(alpha_bar), sigma = sqrt(1 - alpha_bar).",
+            "alpha_bar is a variance: alpha = sqrt(alpha_bar), sigma = sqrt(1 - alpha_bar)."
         )),
-        Task("7 the real thing", ((3, distils),), hints=("Mend what the tasks above report first.",), real_thing=True),
-    ),
+        Task("7 the real thing", ((3, distils),), hints=("Mend what the tasks above report first.",), real_thing=True)
+    )
 )  # fmt: skip

@@ -79,13 +79,13 @@ c_skip_values = scaling("c_skip", specs.c_skip, lambda t, sd, t_min: {
     "t_min is missing: this is the diffusion model's c_skip": specs.c_skip(t, sd),
     "sigma_data in the numerator is not squared": sd / ((t - t_min) ** 2 + sd * sd),
     "t and t_min are squared before they are subtracted": sd * sd / (t * t - t_min**2 + sd * sd),
-    "t_min is fixed at 0.002": specs.c_skip(t, sd, 0.002), "sigma_data is fixed at 0.5": specs.c_skip(t, 0.5, t_min),
+    "t_min is fixed at 0.002": specs.c_skip(t, sd, 0.002), "sigma_data is fixed at 0.5": specs.c_skip(t, 0.5, t_min)
 })  # fmt: skip
 c_out_values = scaling("c_out", specs.c_out, lambda t, sd, t_min: {
     "t_min is missing: this is the diffusion model's c_out, which is not 0 at t_min": specs.c_out(t, sd),
     "sigma_data is squared": sd * specs.c_out(t, sd, t_min), "sigma_data is missing": specs.c_out(t, sd, t_min) / sd,
     "t_min belongs into the numerator only": sd * (t - t_min) / math.hypot(t - t_min, sd),
-    "t_min is fixed at 0.002": specs.c_out(t, sd, 0.002), "sigma_data is fixed at 0.5": specs.c_out(t, 0.5, t_min),
+    "t_min is fixed at 0.002": specs.c_out(t, sd, 0.002), "sigma_data is fixed at 0.5": specs.c_out(t, 0.5, t_min)
 })  # fmt: skip
 
 
@@ -488,26 +488,26 @@ ASSIGNMENT = Assignment(
     tasks=(
         Task("1 scalings", ((1, scalings_shape), (1, c_skip_values), (1, c_out_values)), hints=(
             "At t_min the whole of x must be kept and nothing added. What must stand in place of t?",
-            "CM, appendix C: t - t_min in c_skip and in the numerator of c_out, and nowhere else.",
+            "CM, appendix C: t - t_min in c_skip and in the numerator of c_out, and nowhere else."
         )),
         Task("2 consistency function", ((1, consistency_shape), (1, consistency_values), (3, boundary_exact)), hints=(
             "The formulas are right and f(x, t_min) still misses x in the last digit? Print c_skip - 1 and c_out at t_min for sigma_data = 1.75.",
             "0.002 has no exact binary form, and its nearest float32 and float64 differ. Bring t_min into t's dtype before you subtract.",
-            "Divide numerator and denominator of c_skip by sigma_data^2: 1 over a tensor that is exactly 1 is exact.",
+            "Divide numerator and denominator of c_skip by sigma_data^2: 1 over a tensor that is exactly 1 is exact."
         )),
         Task("3 intervals", ((1, interval_shape), (1, interval_law)), hints=("How many intervals lie between N points? torch.randint(high) draws 0..high - 1.",)),
         Task("4 distance", ((1, distance_shape), (1, distance_values)), hints=("Flatten all axes but the first, then sum the squares.",)),
         Task("5 loss", (
-            (1, loss_shape), (1, loss_solver), (1, loss_calls), (1, loss_values), (2, loss_gradient), (1, loss_shared), (1, loss_vanishes),
+            (1, loss_shape), (1, loss_solver), (1, loss_calls), (1, loss_values), (2, loss_gradient), (1, loss_shared), (1, loss_vanishes)
         ), hints=(
             "Draw four boxes: x_t, x_s, f(x_t, t), f_target(x_s, s). Who makes x_s out of x_t?",
             "Algorithm 2 of the paper: x_t = x0 + t eps; one step of the teacher from t to s; compare. eps is used once.",
-            "Everything but f(x_t, t) is computed under torch.no_grad().",
+            "Everything but f(x_t, t) is computed under torch.no_grad()."
         )),
         Task("6 target", ((1, target_in_place), (1, target_values)), hints=(
             "Which of the two should hardly move in one update when mu = 0.95?",
-            "mul_ and add_ change a tensor in place; torch.no_grad() allows that for weights that want gradients.",
+            "mul_ and add_ change a tensor in place; torch.no_grad() allows that for weights that want gradients."
         )),
-        Task("7 the real thing", ((3, distils),), hints=("Mend what the tasks above report first.",), real_thing=True),
-    ),
+        Task("7 the real thing", ((3, distils),), hints=("Mend what the tasks above report first.",), real_thing=True)
+    )
 )  # fmt: skip

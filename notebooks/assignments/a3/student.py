@@ -27,11 +27,7 @@ def c_out(t: Tensor, sigma_data: float = 0.5, t_min: float = 0.002) -> Tensor:
 
 
 def consistency(
-    net: Callable[[Tensor, Tensor], Tensor],
-    x: Tensor,
-    t: Tensor,
-    sigma_data: float = 0.5,
-    t_min: float = 0.002,
+    net: Callable[[Tensor, Tensor], Tensor], x: Tensor, t: Tensor, sigma_data: float = 0.5, t_min: float = 0.002
 ) -> Tensor:
     """The consistency function f(x, t), from one evaluation of net(c_in x, ln(t)/4), with f(x, t_min) = x exactly.
 

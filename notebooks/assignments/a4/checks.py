@@ -460,28 +460,28 @@ ASSIGNMENT = Assignment(
     tasks=(
         Task("1 curriculum", ((1, curriculum_kind), (2, points_values), (2, decay_values)), hints=(
             "N counts points, not intervals. What must N be at k = 0, and at k = K?",
-            "CM, appendix C: the square of N grows linearly with k. The - 1 stands inside ceil, the + 1 outside.",
+            "CM, appendix C: the square of N grows linearly with k. The - 1 stands inside ceil, the + 1 outside."
         )),
         Task("2 pair", ((1, pair_shape), (2, pair_values)), hints=(
             "How many noises does a pair of points on one line need?",
-            "t is (B,), x0 has more axes: give t an axis of length 1 for each of them.",
+            "t is (B,), x0 has more axes: give t an axis of length 1 for each of them."
         )),
         Task("3 distance", ((1, distance_shape), (2, distance_values), (1, distance_gradient)), hints=(
             "First one number a sample, then the root.",
-            "What is the slope of a norm at zero? What does c^2 under the same root do to it?",
+            "What is the slope of a norm at zero? What does c^2 under the same root do to it?"
         )),
         Task("4 index law", ((1, mass_shape), (2, mass_values)), hints=(
             "The mass of an interval is a difference of two values of the distribution function.",
-            "erf((ln t - P_mean)/(sqrt(2) P_std)) at the grid's points; then make the differences sum to 1. P_mean is negative.",
+            "erf((ln t - P_mean)/(sqrt(2) P_std)) at the grid's points; then make the differences sum to 1. P_mean is negative."
         )),
         Task("5 ECT's mapping", ((1, earlier_shape), (2, earlier_values)), hints=(
             "At stage 0 and t = 80 the sigmoid is 0. ECT starts there with s/t = 1/2: which power of q is that?",
-            "Where n(t) exceeds q^(stage + 1), s would be negative. The clean data are at 0.",
+            "Where n(t) exceeds q^(stage + 1), s would be negative. The clean data are at 0."
         )),
         Task("6 loss", ((1, loss_shape), (1, loss_calls), (2, loss_values), (2, loss_gradient), (1, loss_vanishes)), hints=(
             "Nothing in it is random: eps comes in, and pair makes both points.",
-            "Everything but f(x_t, t) is computed under torch.no_grad(). The weight is (B,), like the distance.",
+            "Everything but f(x_t, t) is computed under torch.no_grad(). The weight is (B,), like the distance."
         )),
-        Task("7 the real thing", ((3, trains),), hints=("Mend what the tasks above report first.",), real_thing=True),
-    ),
+        Task("7 the real thing", ((3, trains),), hints=("Mend what the tasks above report first.",), real_thing=True)
+    )
 )  # fmt: skip

@@ -46,13 +46,7 @@ def ect_earlier(t: Tensor, step: int, d: int, q: float = 2.0, k: float = 8.0, b:
 
 
 def ct_loss(
-    f: Callable,
-    f_target: Callable,
-    x0: Tensor,
-    eps: Tensor,
-    t: Tensor,
-    s: Tensor,
-    distance: Callable,
+    f: Callable, f_target: Callable, x0: Tensor, eps: Tensor, t: Tensor, s: Tensor, distance: Callable
 ) -> Tensor:
     """The consistency training loss of each sample, (B,), in x0's dtype: CM, Algorithm 3, with iCT's weight 1/(t - s).
 

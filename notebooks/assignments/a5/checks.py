@@ -154,7 +154,7 @@ def multistep_calls(impl: Impl, seed: int) -> None:
             "eps is not scaled by the first time": eps,
             "the scale must be the first time itself, not more": 1.5 * times[0] * eps,
             "this is the last time's noise: which end of times is the first?": times[-1] * eps,
-            "t_min is subtracted here, too, but nothing lies under the noise": spec_fill(times[0], T_MIN) * eps,
+            "t_min is subtracted here, too, but nothing lies under the noise": spec_fill(times[0], T_MIN) * eps
         }  # fmt: skip
         what = f"the first point that f sees is not times[0] eps for times = {list(times)}"
         same(f.seen[0][0], times[0] * eps, what, rtol=1e-9, atol=EXACT, causes=causes)
@@ -309,7 +309,7 @@ def gamma_others(clock: specs.Clock, t: list[float], s: list[float], gamma: floa
             "x is lost: u still has eps_hat": [ratio * b + level * c for b, c in zip(a, z)],
             f"{lost} the variance: the noise of u shrinks on the way to s": way(u, ratio, plain),
             f"{lost} the mean: a step of the forward process scales x_u": way(u, 1.0, level),
-            f"{lost} mean and variance": way(u, 1.0, plain),
+            f"{lost} mean and variance": way(u, 1.0, plain)
         }.items():  # fmt: skip
             others.setdefault(cause, []).append(value)
     return others
@@ -514,7 +514,7 @@ def slerp_values(impl: Impl, seed: int) -> None:
             ).reshape(a.shape),
             "the angle is taken along the last axis, not over the sample": [
                 [spec_slerp(p, q, u) for p, q in zip(*images)] for images in zip(a.tolist(), b.tolist())
-            ],
+            ]
         }  # fmt: skip
         got = is_tensor(impl.slerp(a, b, u), a.shape, None, "slerp")
         same(got, want, f"slerp of (3, 2, 2) is wrong at fraction {u}", rtol=1e-9, atol=1e-11, causes=causes,
@@ -609,30 +609,30 @@ ASSIGNMENT = Assignment(
     tasks=(
         Task("1 re-noise", ((1, renoise_shape), (1, renoise_values)), hints=(
             "f's answer already holds noise of t_min. What adds up when independent noises are added?",
-            "Variances add: x has t_min^2, s^2 is wanted.",
+            "Variances add: x has t_min^2, s^2 is wanted."
         )),
         Task("2 multistep", ((1, multistep_shape), (1, multistep_calls), (2, multistep_noise), (1, multistep_end)), hints=(
             "Write down, for three times, what happens in order: how many evaluations, how many draws?",
-            "CM, Algorithm 1: evaluate; then for each further time: renoise, evaluate. Two draws for three times.",
+            "CM, Algorithm 1: evaluate; then for each further time: renoise, evaluate. Two draws for three times."
         )),
         Task("3 gamma", ((1, gamma_shape), (1, gamma_ends), (2, gamma_values)), hints=(
             "Two moves: to u = (1 - gamma) s without noise (assignment 2), then from u to s by the forward process.",
             "x_s = r x_u + noise with r = alpha_s/alpha_u. The noise in r x_u has standard deviation r sigma_u; which variance is missing to sigma_s^2?",
-            "f's answer lives at t_min: put the larger of sigma_u and t_min for sigma_u in the variance.",
+            "f's answer lives at t_min: put the larger of sigma_u and t_min for sigma_u in the variance."
         )),
         Task("4 operator", ((1, operator_shape), (1, orthogonal_values), (1, mix_values), (1, unmix_values)), hints=(
             "torch.linalg.qr keeps the direction of the first column, up to its sign.",
-            "einsum says which index is summed: i for mix, j for unmix.",
+            "einsum says which index is summed: i for mix, j for unmix."
         )),
         Task("5 editing", ((1, edit_shape), (1, edit_start), (2, edit_steps), (1, edit_keeps)), hints=(
             "It is multistep sampling with another f: one that puts the known coefficients back before it answers.",
             "where(mask, forward(f(x, t)), forward(y)), then inverse: after every evaluation, before the noise.",
-            "The start is no sample at t_min but y itself, and noise of the first time.",
+            "The start is no sample at t_min but y itself, and noise of the first time."
         )),
         Task("6 slerp", ((1, slerp_shape), (1, slerp_values), (1, slerp_parallel)), hints=(
             "Flatten all axes but the first, and take one angle for each row.",
-            "0/0 where the angle is 0: torch.sinc(x) is sin(pi x)/(pi x) with its limit 1. And acos needs its argument within [-1, 1].",
+            "0/0 where the angle is 0: torch.sinc(x) is sin(pi x)/(pi x) with its limit 1. And acos needs its argument within [-1, 1]."
         )),
-        Task("7 the real thing", ((2, samples_ring), (1, completes)), hints=("Mend what the tasks above report first.",), real_thing=True),
-    ),
+        Task("7 the real thing", ((2, samples_ring), (1, completes)), hints=("Mend what the tasks above report first.",), real_thing=True)
+    )
 )  # fmt: skip

@@ -33,14 +33,7 @@ def multistep(
 
 
 def gamma_step(
-    schedule: Schedule,
-    x: Tensor,
-    x0_hat: Tensor,
-    t: Tensor,
-    s: Tensor,
-    gamma: float,
-    eps: Tensor,
-    t_min: float = 0.002,
+    schedule: Schedule, x: Tensor, x0_hat: Tensor, t: Tensor, s: Tensor, gamma: float, eps: Tensor, t_min: float = 0.002
 ) -> Tensor:
     """From x (B, *D) at t to s < t (both (B,)), in any clock; s may be 0. TCD, Algorithm 4. In x's dtype.
 

@@ -179,15 +179,15 @@ def grid_values(impl: Impl, seed: int) -> None:
         below = [float(v) for v in range(0, T, k)]
         causes = {
             "these are timesteps of diffusers, whose i is t = i + 1: T is a time, and the data are at t = 0": (
-                early, [0.0, *early], [0.0, *(v - 1 for v in want[1:])],
+                early, [0.0, *early], [0.0, *(v - 1 for v in want[1:])]
             ),
             "0, where the data are, is missing": (want[1:],),
             "it is counted from 0 upwards: T, where sampling starts, must be met, and the lowest skip may be shorter": (
-                below, [*below, float(T)],
+                below, [*below, float(T)]
             ),
             "k is taken for the number of skips: LCM's k = 20 gives 50 of them": (
-                [T * i / k for i in range(k + 1)], [float(round(T * i / k)) for i in range(k + 1)],
-            ),
+                [T * i / k for i in range(k + 1)], [float(round(T * i / k)) for i in range(k + 1)]
+            )
         }  # fmt: skip
         if got != want:
             fits = [cause for cause, others in causes.items() if got in others]
@@ -226,7 +226,7 @@ def embedding_values(impl: Impl, seed: int) -> None:
             "sines and cosines alternate": torch.stack([sin, cos], 2).flatten(1),
             "w is not multiplied by 1000": phases(half - 1, 1.0),
             "w + 1 is embedded: that is Imagen's scale": f64([spec_w_embedding(v + 1, dim) for v in w.tolist()]),
-            "w - 1 is embedded: w itself is LCM's": f64([spec_w_embedding(v - 1, dim) for v in w.tolist()]),
+            "w - 1 is embedded: w itself is LCM's": f64([spec_w_embedding(v - 1, dim) for v in w.tolist()])
         }  # fmt: skip
         same(impl.w_embedding(w, dim), want, f"w_embedding is wrong for dim = {dim}", rtol=1e-7, atol=1e-7,
              causes=causes, otherwise="u = 1000 w, frequency j is exp(-j ln(10000)/(dim/2 - 1))")  # fmt: skip
@@ -589,22 +589,22 @@ ASSIGNMENT = Assignment(
     title="Guidance, skipping step and LoRA",
     functions=(
         "guide", "guided_step", "skipping_grid", "w_embedding", "draw_w", "lcd_loss",
-        "lora_start", "lora_apply", "lora_merge", "lora_unmerge",
+        "lora_start", "lora_apply", "lora_merge", "lora_unmerge"
     ),
     forbidden=("minicm.denoiser", "minicm.objectives", "minicm.nets", "minicm.times", "minicm.solvers"),
     withheld=("step", "eps_hat", "velocity"),
     tasks=(
         Task("1 guidance", ((1, guide_shape), (2, guide_values)), hints=(
             "w = 0 must give the conditional estimate, and D_c = D_null must give D_c whatever w is.",
-            "Imagen's D_null + g (D_c - D_null) with g = w + 1 is the same estimate.",
+            "Imagen's D_null + g (D_c - D_null) with g = w + 1 is the same estimate."
         )),
         Task("2 guided step", ((1, step_asks), (3, step_values)), hints=(
             "Assignment 2's Euler step needs one estimate of x0. Which one?",
-            "alpha is the root of alpha_bar. Compute eps_hat from x and the guided x0_hat; do not guide it a second time.",
+            "alpha is the root of alpha_bar. Compute eps_hat from x and the guided x0_hat; do not guide it a second time."
         )),
         Task("3 skipping grid", ((1, grid_shape), (2, grid_values)), hints=(
             "In which time does sampling start, and in which are the data? Both belong to the grid.",
-            "For T = 10, k = 3 the times are 0, 1, 4, 7, 10.",
+            "For T = 10, k = 3 the times are 0, 1, 4, 7, 10."
         )),
         Task("4 embedding of w", ((1, embedding_shape), (2, embedding_values)), hints=(
             "The first frequency is 1, the last is 1/10000, and dim/2 of them are equally spaced in the logarithm.",
@@ -613,15 +613,15 @@ ASSIGNMENT = Assignment(
         Task("6 loss", ((1, loss_shape), (1, loss_step), (2, loss_calls), (1, loss_values), (2, loss_gradient)), hints=(
             "It is assignment 3's loss with two more inputs. Which of the three models is told the label, and which w?",
             "The step consumes w on behalf of the teacher; f and f_target get it by name: f(x, t, label=label, w=w).",
-            "Everything but f's own prediction is computed under torch.no_grad().",
+            "Everything but f's own prediction is computed under torch.no_grad()."
         )),
         Task("7 LoRA", (
-            (1, lora_shape), (1, lora_begins), (1, lora_apply_values), (2, lora_merge_values), (1, lora_unmerge_exact),
+            (1, lora_shape), (1, lora_begins), (1, lora_apply_values), (2, lora_merge_values), (1, lora_unmerge_exact)
         ), hints=(
             "x (n, in) meets A first. Follow the shapes.",
             "A merged layer may hold more than four entries: put in what you need to know later.",
-            "In floating point (W + d) - d is not W.",
+            "In floating point (W + d) - d is not W."
         )),
-        Task("8 the real thing", ((3, distils),), hints=("Mend what the tasks above report first.",), real_thing=True),
-    ),
+        Task("8 the real thing", ((3, distils),), hints=("Mend what the tasks above report first.",), real_thing=True)
+    )
 )  # fmt: skip

@@ -460,31 +460,31 @@ ASSIGNMENT = Assignment(
     tasks=(
         Task("1 angles", ((1, angles_shape), (2, angles_law)), hints=(
             "tau is the logarithm of a noise level of the EDM clock. Which angle has the same ratio of noise to data?",
-            "The generator draws tau; exponential, division and arctan follow.",
+            "The generator draws tau; exponential, division and arctan follow."
         )),
         Task("2 consistency", ((1, consistency_shape), (2, consistency_values)), hints=(
             "In this clock c_skip and c_out are a cosine and a sine.",
-            "The paper's F is minus this F: look at the line in capitals.",
+            "The paper's F is minus this F: look at the line in capitals."
         )),
         Task("3 velocity", ((1, velocity_shape), (2, velocity_values)), hints=(
             "Along a path x0 and z stand still; only the angle moves.",
-            "First the z that x and x0_hat leave over, then d/dt of cos(t) x0_hat + sin(t) z.",
+            "First the z that x and x0_hat leave over, then d/dt of cos(t) x0_hat + sin(t) z."
         )),
         Task("4 derivative", ((1, derivative_shape), (3, derivative_values)), hints=(
             "A difference quotient has an error that you cannot make small: the figure shows it.",
-            "One pass of torch.func.jvp gives both results. The direction has a part for x and a part for t.",
+            "One pass of torch.func.jvp gives both results. The direction has a part for x and a part for t."
         )),
         Task("5 tangent", ((1, tangent_shape), (3, tangent_values), (2, tangent_vanishes)), hints=(
             "Differentiate f = cos(t) x + sin(t) sigma_d F(x, t) by t, where x depends on t as well. Four terms.",
-            "Multiply by cos(t); two of the four then have cos^2, two have cos sin. Which two does r fade in?",
+            "Multiply by cos(t); two of the four then have cos^2, two have cos sin. Which two does r fade in?"
         )),
         Task("6 normalisation", ((1, normal_shape), (2, normal_values)), hints=(
             "One length a sample, over all its axes.",
         )),
         Task("7 loss", ((1, loss_shape), (3, loss_values), (2, loss_gradient)), hints=(
             "What F is drawn to is a fixed point: the target's F, moved along the tangent. To which side?",
-            "At the minimum over w, e^w is D over the squared distance. Everything but F(x, t) and w is under torch.no_grad().",
+            "At the minimum over w, e^w is D over the squared distance. Everything but F(x, t) and w is under torch.no_grad()."
         )),
-        Task("8 the real thing", ((3, trains),), hints=("Mend what the tasks above report first.",), real_thing=True),
-    ),
+        Task("8 the real thing", ((3, trains),), hints=("Mend what the tasks above report first.",), real_thing=True)
+    )
 )  # fmt: skip

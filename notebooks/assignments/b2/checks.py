@@ -87,24 +87,24 @@ PRACTICE_RIGHT = {
 PRACTICE_WRONG = {
     "karras_grid": (
         Candidate(grid_in_t, "how are its times spaced?"),
-        Candidate(lambda n, t_min=0.002, t_max=80.0, rho=7.0: grid(n, t_min, t_max), "it is right with rho = 7"),
+        Candidate(lambda n, t_min=0.002, t_max=80.0, rho=7.0: grid(n, t_min, t_max), "it is right with rho = 7")
     ),
     "consistency": (
         Candidate(consistency_with(lambda gap, v, sd: sd * sd * gap / v), "it shows wherever the net's output counts; its samples look fine"),
-        Candidate(consistency_with(lambda gap, v, sd: 0.5 * gap / v), "it is right with the default sigma_data"),
+        Candidate(consistency_with(lambda gap, v, sd: 0.5 * gap / v), "it is right with the default sigma_data")
     ),
     "heun_step": (
         Candidate(solvers.euler_step, "it shows in any step that is not tiny"),
-        Candidate(lambda denoise, schedule, x, t, s: heun_step(denoise, EDM(), x, t, s), "it is right in the EDM clock"),
+        Candidate(lambda denoise, schedule, x, t, s: heun_step(denoise, EDM(), x, t, s), "it is right in the EDM clock")
     ),
     "pseudo_huber": (
         Candidate(lambda a, b, c: distances.l2(a, b), "what becomes of c?"),
-        Candidate(lambda a, b, c: pseudo_huber(a, b.detach(), c), "its values are right, and its slope in one of two directions"),
+        Candidate(lambda a, b, c: pseudo_huber(a, b.detach(), c), "its values are right, and its slope in one of two directions")
     ),
     "ct_loss": (
         Candidate(ct_loss_with(weight=torch.ones_like), "it is right where t - s is 1"),
-        Candidate(ct_loss_with(gradient=True), "its values are right: what else does training take from a loss?"),
-    ),
+        Candidate(ct_loss_with(gradient=True), "its values are right: what else does training take from a loss?")
+    )
 }  # fmt: skip
 
 # ----------------------------------------------------------------------------------------- the graded set
@@ -255,7 +255,7 @@ SWAPS = {
     "t": "s", "s": "t", "x": "x_s", "x_s": "x", "x_t": "x_s", "low": "high", "high": "low", "t_min": "t_max", "rho": "n",
     "a": "b", "b": "a", "f": "f_target", "f_target": "f", "eps": "x0", "gap": "t", "c_in": "c_skip", "c_skip": "c_out",
     "c_out": "c_skip", "alpha_s": "alpha_t", "alpha_t": "alpha_s", "sigma_s": "sigma_t", "sigma_t": "sigma_s",
-    "slope_s": "slope_t", "slope_t": "slope_s",
+    "slope_s": "slope_t", "slope_t": "slope_s"
 }  # fmt: skip
 WORDS = {  # how a kind of change is told to a student; any other is a name's
     "operator": "an operator", "operands exchanged": "two operands", "number + 1": "a number", "number halved": "a number",

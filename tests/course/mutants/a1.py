@@ -129,7 +129,7 @@ MUTANTS = (
     mutant("noise added in place", "in place", add_noise=lambda x0, eps, t: x0.add_(t.to(x0).reshape(-1, *[1] * (x0.ndim - 1)) * eps)),
     mutant("ln(t)/4 times 1000 (CM's code)", "CM's code", c_noise=lambda t: 250 * t.log()),
     mutant("sigma_data for c_out, c_skip alone", "passed on to c_in", denoise=lambda net, x, t, sigma_data=0.5: solution.denoise(lambda y, c: net(y * (solution.c_in(t) / solution.c_in(t, sigma_data)).to(x).reshape(-1, *[1] * (x.ndim - 1)), c), x, t, sigma_data)),
-    mutant("the denoiser under no_grad", "no gradient", denoise=torch.no_grad()(solution.denoise)),
+    mutant("the denoiser under no_grad", "no gradient", denoise=torch.no_grad()(solution.denoise))
 )  # fmt: skip
 
 
@@ -176,5 +176,5 @@ RIGHT = (
     right("c_out by way of the harmonic sum of variances", c_out=lambda t, sigma_data=0.5: (1 / (1 / t**2 + 1 / sigma_data**2)).sqrt(), c_noise=lambda t: 0.25 * torch.log10(t) / math.log10(math.e)),
     right("an in-place buffer of its own", denoise=in_a_buffer),
     right("einsum", denoise=by_einsum),
-    right("lambda with other parameter names", network_target=lambda clean, noisy, level, width=0.5: solution.network_target(clean, noisy, level, width)),
+    right("lambda with other parameter names", network_target=lambda clean, noisy, level, width=0.5: solution.network_target(clean, noisy, level, width))
 )  # fmt: skip

@@ -200,7 +200,7 @@ MUTANTS = (
     mutant("clipped x0 (image pipelines do it)", "clipped", ddim_step=lambda x, eps, a, b: ddim(x, eps, a, b, clip=True)),
     mutant("Heun: a small s taken for clean", "twice", heun_step=lambda denoise, schedule, x, t, s: (euler_step if (schedule.sigma(s) < 0.01).all() else heun_step)(denoise, schedule, x, t, s)),
     mutant("DDIM: alpha_bar beside x0, its root forgotten", "beside x0", ddim_step=lambda x, eps, bar_t, bar_s: bar_s * (x - (1 - bar_t) ** 0.5 * eps) / bar_t + (1 - bar_s) ** 0.5 * eps),
-    mutant("DDPM's mean for DDIM's step", "DDPM", ddim_step=lambda x, eps, bar_t, bar_s: (x - (1 - bar_t / bar_s) / (1 - bar_t) ** 0.5 * eps) / (bar_t / bar_s) ** 0.5),
+    mutant("DDPM's mean for DDIM's step", "DDPM", ddim_step=lambda x, eps, bar_t, bar_s: (x - (1 - bar_t / bar_s) / (1 - bar_t) ** 0.5 * eps) / (bar_t / bar_s) ** 0.5)
 )  # fmt: skip
 
 
@@ -243,5 +243,5 @@ RIGHT = (
     right("DDIM as a rotation of (x, eps)", ddim_step=lambda x, eps, bar_t, bar_s: (bar_s / bar_t) ** 0.5 * x + ((1 - bar_s) ** 0.5 - (bar_s * (1 - bar_t) / bar_t) ** 0.5) * eps),
     right("eps by way of the score", eps_hat=lambda schedule, x, x0, t: -per_sample(schedule.sigma(t), x) * ((per_sample(schedule.alpha(t), x) * x0 - x) / per_sample(schedule.sigma(t), x) ** 2)),
     right("least squares by torch: a number in a tensor without axes", order=lambda steps, errors: -torch.linalg.lstsq(torch.tensor([[math.log(n), 1.0] for n in steps]).double(), torch.tensor(errors).double().log()[:, None]).solution[0, 0]),
-    right("the exponential form: sigma's ratio times x, and the rest of x0_hat", euler_step=exponential),
+    right("the exponential form: sigma's ratio times x, and the rest of x0_hat", euler_step=exponential)
 )  # fmt: skip

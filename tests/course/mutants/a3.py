@@ -225,7 +225,7 @@ MUTANTS = (
     mutant("a generator of its own, seeded as the given one was", "moved on", draw_interval=lambda grid, n, g: solution.draw_interval(grid, n, torch.Generator().manual_seed(g.initial_seed()))),
     mutant("intervals dealt out in turn, then shuffled", "shares the samples out", draw_interval=in_turn),
     mutant("new tensors put into the list", "the old one stays", target_update=into_the_list),
-    mutant("t_min not passed on", "passed on to c_skip and c_out", consistency=lambda net, x, t, sigma_data=0.5, t_min=0.002: solution.consistency(net, x, t, sigma_data)),
+    mutant("t_min not passed on", "passed on to c_skip and c_out", consistency=lambda net, x, t, sigma_data=0.5, t_min=0.002: solution.consistency(net, x, t, sigma_data))
 )  # fmt: skip
 
 
@@ -297,5 +297,5 @@ RIGHT = (
     right("through .data", target_update=through_data),
     right("scalings in float64, t_min rounded to t's dtype first", c_out=same_gap_in_double),
     right("tensor over tensor", c_skip=lambda t, sigma_data=0.5, t_min=0.002: torch.full_like(t, sigma_data**2) / ((t - torch.full_like(t, t_min)) ** 2 + torch.full_like(t, sigma_data**2))),
-    right("the target in inference mode", cd_loss=inference),
+    right("the target in inference mode", cd_loss=inference)
 )  # fmt: skip

@@ -158,7 +158,7 @@ MUTANTS = (
     mutant("s clamped at t_min", "not at t_min", ect_earlier=earlier(least=0.002)),
     mutant("t changed in place", "in place", ect_earlier=lambda t, step, d, q=2.0, k=8.0, b=1.0: t.copy_(solution.ect_earlier(t, step, d, q, k, b))),
     mutant("b fixed", "b is not passed on", ect_earlier=lambda t, step, d, q=2.0, k=8.0, b=1.0: solution.ect_earlier(t, step, d, q, k)),
-    mutant("t - s in float32", "last digits", ct_loss=loss(weight=lambda t, s: 1 / (t.float() - s.float()).double())),
+    mutant("t - s in float32", "last digits", ct_loss=loss(weight=lambda t, s: 1 / (t.float() - s.float()).double()))
 )  # fmt: skip
 
 
@@ -227,5 +227,5 @@ RIGHT = (
     right("the package's ICT", ct_loss=by_package),
     right("detach instead of no_grad, x_s from x_t", ct_loss=detached_later),
     right("numbers of numpy and of torch", ct_points=lambda k, K, s0=2, s1=150: np.ceil(root(k, K, s0, s1)).astype(np.int32), ct_decay=lambda k, K, s0=2, s1=150, mu0=0.9: torch.tensor(mu0).double() ** (s0 / solution.ct_points(k, K, s0, s1))),
-    right("torch's Normal, which holds its numbers in float32", interval_mass=lambda grid, mean=-1.1, std=2.0: to_one(torch.distributions.Normal(mean, std).cdf(grid.log()).diff())),
+    right("torch's Normal, which holds its numbers in float32", interval_mass=lambda grid, mean=-1.1, std=2.0: to_one(torch.distributions.Normal(mean, std).cdf(grid.log()).diff()))
 )  # fmt: skip

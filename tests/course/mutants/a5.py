@@ -308,7 +308,7 @@ MUTANTS = (
     mutant("noise of the coefficients' shape", "raised", edit=noise_of_coefficients),
     mutant("straight for the batch where a pair is parallel (diffusers' threshold)", "straight mix is taken for all", slerp=threshold),
     mutant("slerp of unit vectors", "length 1", slerp=lambda a, b, u: solution.slerp(unit(a), unit(b), u)),
-    mutant("slerp for right angles", "cosine and sine", slerp=lambda a, b, u: math.cos(u * math.pi / 2) * a + math.sin(u * math.pi / 2) * b),
+    mutant("slerp for right angles", "cosine and sine", slerp=lambda a, b, u: math.cos(u * math.pi / 2) * a + math.sin(u * math.pi / 2) * b)
 )  # fmt: skip
 
 
@@ -395,5 +395,5 @@ RIGHT = (
     right("Shoemake's quotient, linear for small angles, in float64", slerp=shoemake_with_cases),
     right("the package's slerp", slerp=package_slerp),
     right("matrices without a word on dtypes", mix=lambda x, Q: (Q.T @ x.flatten(2)).reshape(x.shape) if x.ndim > 2 else x @ Q, unmix=lambda z, Q: torch.einsum("cj,bj...->bc...", Q, z)),
-    right("multistep as an edit of nothing", multistep=edit_of_nothing),
+    right("multistep as an edit of nothing", multistep=edit_of_nothing)
 )  # fmt: skip

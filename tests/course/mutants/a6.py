@@ -282,7 +282,7 @@ MUTANTS = (
     mutant("the range dealt out, then shuffled", "in another order", draw_w=lambda low, high, n, g: torch.linspace(low, high, n)[torch.randperm(n, generator=g)]),
     mutant("a generator of its own, seeded as the given one was", "moved on", draw_w=lambda low, high, n, g: solution.draw_w(low, high, n, torch.Generator().manual_seed(g.initial_seed()))),
     mutant("one row for all of A", "multiples of one", lora_start=start(A=lambda A: A[:1].expand_as(A).clone())),
-    mutant("B A remembered from the first merge", "older B A", lora_merge=with_memory, lora_unmerge=keeps_memory),
+    mutant("B A remembered from the first merge", "older B A", lora_merge=with_memory, lora_unmerge=keeps_memory)
 )  # fmt: skip
 
 
@@ -308,7 +308,7 @@ def eps_form(teacher, schedule, x, t, s, label, w):
 def by_package_loss(f, f_target, teacher, x0, eps, label, t, s, w, step, distance):
     objective = LCD(
         _Called(teacher), skip=1, w_range=(0, 1), grid=torch.tensor([0.0, 1.0]), distance=distance,
-        step=lambda denoise, schedule, x, t, s: step(teacher, schedule, x, t, s, label, w),
+        step=lambda denoise, schedule, x, t, s: step(teacher, schedule, x, t, s, label, w)
     )  # fmt: skip
     draw = Draw(t=t, s=s, eps=eps, seed=torch.zeros(len(t), dtype=torch.int64), w=w)
     return objective.loss(*map(_Called, (f, f_target)), x0, label, draw, 0, 1)
@@ -376,5 +376,5 @@ RIGHT = (
     right("the weight first, scale on x", lora_apply=lambda layer, x: solution.lora_apply(layer, x) if "base" in layer else x @ (layer["W"] + layer["B"] @ (layer["scale"] * layer["A"])).T),
     right("outer products", lora_merge=merge_at_once),
     right("the exponential form, whose logarithm of the ratio is infinite at s = 0", guided_step=exponential),
-    right("A and B at zero while merged, the old layer in the new one", lora_apply=plain_apply, lora_merge=layer_in_layer, lora_unmerge=lambda layer: layer.get("before", layer)),
+    right("A and B at zero while merged, the old layer in the new one", lora_apply=plain_apply, lora_merge=layer_in_layer, lora_unmerge=lambda layer: layer.get("before", layer))
 )  # fmt: skip

@@ -261,5 +261,5 @@ RIGHT = [
     right("the paper's letters, with -F", tangent=by_the_papers_network),
     right("the package's page", tangent=of_the_package),
     right("hypot-free length", normalize=lambda g, c=0.1: g / (torch.einsum("bi,bi->b", g.flatten(1), g.flatten(1)).sqrt() + c).reshape(-1, *[1] * (g.ndim - 1))),
-    right("a loop over the samples", scm_loss=one_by_one),
+    right("a loop over the samples", scm_loss=one_by_one)
 ]  # fmt: skip

@@ -235,7 +235,7 @@ MUTANTS = (
     mutant("float64 only: a wrong dtype passes", "promised of a tensor", check_ct_loss=loss_with(dtype=DOUBLE)),
     mutant("a false alarm on one seed in four", "statistical bound no margin", check_ct_loss=intervals_of_95_percent),
     mutant("values only: a gradient through the target passes", "what else does training take from a loss", check_ct_loss=loss_with()),
-    mutant("rejects all after the sixtieth call", "from call to call", check_ct_loss=counter()),
+    mutant("rejects all after the sixtieth call", "from call to call", check_ct_loss=counter())
 )  # fmt: skip
 
 
