@@ -19,10 +19,7 @@ from minicm.schedules import EDM, Denoise, Schedule, expand, readable
 
 
 def given(cond: dict[str, Tensor | None]) -> dict[str, Tensor]:
-    """What a denoiser is conditioned on, of label, w and u, by name; one that is None is not given.
-
-    Raises TypeError for any other name.
-    """
+    """What is given of label, w and u, by name; None is not given. Raises TypeError for any other name."""
     if wrong := cond.keys() - {"label", "w", "u"}:
         raise TypeError(f'f(x, t, ...) takes label, w and u by name, got "{min(wrong)}"')
     return {name: value for name, value in cond.items() if value is not None}
@@ -53,11 +50,7 @@ class Denoiser(nn.Module):
         if t_min > 0 and schedule.alpha(torch.tensor([t_min], dtype=torch.float64)) != 1:
             raise ValueError(f"t_min = {t_min} needs the EDM clock; {type(schedule).__name__} has t_min = 0")
         self.net, self.schedule, self.sigma_data, self.t_min = net, schedule, sigma_data, t_min
-
-    @property
-    def second_time(self) -> bool:
-        """Whether the network takes a second time u, the end of the step (TCD)."""
-        return getattr(self.net, "second_time", False)
+        self.second_time = getattr(net, "second_time", False)  # whether the network takes a second time u (TCD)
 
     def c_in(self, t: Tensor) -> Tensor:
         """1/v: the network's input has unit variance for data of standard deviation sigma_d; (B,) -> (B,)."""
@@ -89,8 +82,8 @@ class Denoiser(nn.Module):
         for time in (t, told["u"]) if "u" in told else (t,):
             self.schedule.check(time, x)
         t = t if t.is_floating_point() else t.double()  # a whole number would cut t_min to 0
-        if "label" in told:
-            check_label(told["label"], getattr(self.net, "classes", 0), x)
+        if "label" in told and getattr(self.net, "classes", 0) > 0:
+            check_label(told["label"], self.net.classes, x)
         # 1e-6: a t_min that went through another dtype or clock
         if self.t_min and readable(t) and (t < torch.full_like(t, self.t_min) * (1 - 1e-6)).any():
             raise ValueError(f"t = {t.min().item():g} lies before t_min = {self.t_min:g}, where f(x, t_min) = x")
@@ -98,8 +91,6 @@ class Denoiser(nn.Module):
         return (expand(self.c_skip(t), x) * x + expand(self.c_out(t), x) * F).to(x.dtype)
 
     def _gap(self, t: Tensor) -> Tensor:
-        if not self.t_min:
-            return self.schedule.sigma(t)
         # t_min in t's own dtype: float32(0.002) - 0.002 is not zero.
         return self.schedule.sigma(t) - self.schedule.sigma(torch.full_like(t, self.t_min))
 
@@ -108,12 +99,10 @@ class Denoiser(nn.Module):
 
 
 def check_label(label: Any, classes: int, x: Tensor) -> None:
-    """Refuse labels that are not (B,) whole numbers in 0..classes, for a network that knows classes.
+    """Refuse labels that are not (B,) whole numbers in 0..classes, `classes` itself being the null label.
 
-    `classes` itself is the null label. Values are looked at where they are `readable`. Raises ValueError.
+    Values are looked at where they are `readable`. Raises ValueError.
     """
-    if not classes:
-        return
     whole = isinstance(label, Tensor) and label.dtype in (torch.int64, torch.int32)
     if not whole or label.shape != x.shape[:1]:
         got = f"{label.dtype} {tuple(label.shape)}" if isinstance(label, Tensor) else repr(label)
