@@ -6,8 +6,6 @@ estimated: every matrix product that it really makes, at 2 operations a multipli
 A share is of the rate that a matrix product reaches in the same precision; float32 means float32, TF32 is switched off.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import statistics
