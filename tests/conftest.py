@@ -5,26 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from hypothesis import settings
+from tiny import tiny
 
 from minicm.data.mixtures import GaussianMixture
-from minicm.denoiser import Denoiser
-from minicm.nets.mlp import MLP
-from minicm.objectives.ct import CT
-from minicm.runs.run import Recipe
-from minicm.train import TrainConfig
 
 torch.set_num_threads(1)
 settings.register_profile("minicm", deadline=None)
 settings.load_profile("minicm")
-
-
-def tiny(seed: int = 0, **config) -> Recipe:
-    """Consistency training of a network of a hundred weights, with an averaged target: a millisecond or two a step."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = Denoiser(MLP(2, width=8, depth=1, features=4), t_min=0.002)
-    settings = {"steps": 12, "batch": 16, "lr": 1e-2, "warmup": 4, "ema": 0.9, "seed": seed} | config
-    return Recipe(model, CT(), GaussianMixture.ring(), TrainConfig(**settings))
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import tiny
+from tiny import tiny
 
 from minicm.__main__ import main
 from minicm.checkpoint import CheckpointError, export, load_checkpoint, load_decoder, load_model, load_trained

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from conftest import tiny
+from tiny import tiny
 
 from minicm import parallel
 from minicm.checkpoint import load_checkpoint, save_checkpoint

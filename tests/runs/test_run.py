@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny
+from tiny import tiny
 
 from minicm.checkpoint import CheckpointError, load_checkpoint, load_trained
 from minicm.data.digits import Digits
@@ -36,7 +36,7 @@ KILLED = """
 import sys, torch
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-from conftest import tiny
+from tiny import tiny
 from minicm.runs.run import RunOptions, run
 run("tiny", tiny(steps={steps}), dict(seed=0), RunOptions(folder=Path({folder!r}), save_every=1, log_every=1, quiet=True))
 """
