@@ -180,7 +180,7 @@ def test_overwrite_starts_again(tmp_path):
     [
         ({"name": "other"}, "its recipe is tiny, this run's other"),
         ({"options": {"data": "grid"}}, "its options.data is ring, this run's grid"),
-        ({"recipe": tiny(batch=8)}, "trained with batch = 16, not with this run.s 8"),
+        ({"recipe": tiny(batch=8)}, "trained with batch = 16, not with this run's 8"),
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused_and_kept(tmp_path, change, complaint):
