@@ -1,7 +1,5 @@
 """The `minicm` command. It only parses, calls and prints; everything it does can be called from Python."""
 
-from __future__ import annotations
-
 import difflib
 import functools
 import importlib
@@ -27,11 +25,9 @@ COMMANDS = {  # name -> where its function is, which is loaded when it is called
     "recipes": ("minicm.recipes:listed", "List the recipes with what each is for"),
     "bench": ("minicm.bench:bench", "Measure training steps, sampling and the exact flow on this machine"),
     "grade": ("minicm.course.commands:grade", "Grade a submission of an assignment"),
-    "course": (
-        "minicm.course.commands:course",
-        "Write the handouts for students (export), or what an autograder needs",
-    ),
+    "course": ("minicm.course.commands:course", "Write the handouts (export), or what an autograder needs"),
 }
+ABOUT = "Consistency models, beside exact answers."
 CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
 
 
@@ -104,7 +100,7 @@ def call(kind: str, lines: dict[str, str], load: Callable[[str], Callable], prog
     try:
         with redirect_stderr(said):
             command = tyro.extras.subcommand_cli_from_dict(
-                parsers, prog=prog, description="Consistency models, beside exact answers.", args=argv, config=CONFIG
+                parsers, prog=prog, description=ABOUT, args=argv, config=CONFIG
             )
     except SystemExit as stop:
         if stop.code:
@@ -119,9 +115,8 @@ def call(kind: str, lines: dict[str, str], load: Callable[[str], Callable], prog
 def one_line(said: str) -> str:
     """What stands in tyro's box, without its title, its frame and its name of the whole."""
     lines = (line.strip("│╰╯ ") for line in said.strip().splitlines()[1:])
-    text = " ".join(
-        ";" if set(line) <= set("─-") else line for line in lines if line
-    )  # a rule, of ASCII in some terminals
+    rule = set("─-")  # the second in terminals of ASCII
+    text = " ".join(";" if set(line) <= rule else line for line in lines if line)
     return re.sub(r"Error parsing __tyro\S*: ", "", text.replace(" ;", ";").strip("; "))
 
 

@@ -6,8 +6,6 @@ estimated: every matrix product that it really makes, at 2 operations a multipli
 A share is of the rate that a matrix product reaches in the same precision; float32 means float32, TF32 is switched off.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import statistics
@@ -199,14 +197,12 @@ GPU = Pictures("cuda", Size(), 256, steps=10, rounds=9, drawn=256, draws=4, matm
 def study(name: str) -> ModuleType | None:
     """A module of docs/studies, loaded by its path; None where there is no clone."""
     path, full = STUDIES / f"{name}.py", f"docs.studies.{name}"
-    if not path.exists():
-        return None
-    if full not in sys.modules:
+    if path.exists() and full not in sys.modules:
         spec = importlib.util.spec_from_file_location(full, path)
         assert spec is not None and spec.loader is not None
         sys.modules[full] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[full])
-    return sys.modules[full]
+    return sys.modules[full] if path.exists() else None
 
 
 # ---------------------------------------------------------------------------------------- how it is measured

@@ -3,8 +3,6 @@
 The header says what the model is (`FACTS`), so that nobody has to read it from the name of a file or recipe.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -12,8 +12,6 @@ OUT holds weights.safetensors (the average in bf16), record.json (all numbers, t
 resumable checkpoint stays in the run's own folder under --runs.
 """
 
-from __future__ import annotations
-
 import argparse
 import inspect
 import json

@@ -1,7 +1,5 @@
 """The demonstration: a teacher, its distillation and training from data alone, each held against the exact answer."""
 
-from __future__ import annotations
-
 import json
 import sys
 import time
@@ -46,10 +44,10 @@ def demo(*, fast: bool = False, runs: Path = Path("runs"), seed: int = 0, quiet:
         quiet: no progress bars
     """
     torch.set_num_threads(1)  # these networks are too small for more, and on a busy machine more would stall
-    started, folder = time.perf_counter(), new_folder(runs, "demo")
-    print(f"demo: {folder}", file=sys.stderr)
-    scale = 50 if fast else 1
+    started, scale = time.perf_counter(), 50 if fast else 1
     teaching, learning = (replace(config, steps=config.steps // scale, seed=seed) for config in (TEACHER, STUDENTS))
+    folder = new_folder(runs, "demo")
+    print(f"demo: {folder}", file=sys.stderr)
     models = {
         "teacher": trained(mixture_teacher, folder / "teacher", quiet, config=teaching),
         "CD": trained(mixture_cd, folder / "cd", quiet, config=learning, teacher=folder / "teacher"),

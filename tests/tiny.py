@@ -1,4 +1,4 @@
-"""A training that takes a millisecond or two a step."""
+"""A recipe of a second. Not in conftest.py: there are several of that name, and an import finds the one loaded last."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """The commands `minicm grade` and `minicm course`, as functions."""
 
-from __future__ import annotations
-
 from json import dumps
 from pathlib import Path
 from typing import Literal

@@ -3,8 +3,6 @@
 A handout is the notebook, the stubs and the checks; an autograder gets the package, the checks and what these find beside them.
 """
 
-from __future__ import annotations
-
 import shutil
 import zipfile
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Grading: one submission or a folder of them, told as a table, as Gradescope's results.json, or as CSV."""
 
-from __future__ import annotations
-
 import csv
 import time
 from collections.abc import Iterator
@@ -56,10 +54,9 @@ def grade_all(assignment: Assignment, folder: Path, seed: int = 0) -> Iterator[t
 
 def table(report: Report, hints: int = 0) -> str:
     """The report as a student reads it: tasks, checks, what is wrong, and as many hints as asked for."""
-    lines = [
-        f"{report.assignment.name}  {report.assignment.title}: {report.score} of {report.assignment.points} points"
-    ]
-    for task in report.assignment.tasks:
+    about = report.assignment
+    lines = [f"{about.name}  {about.title}: {report.score} of {about.points} points"]
+    for task in about.tasks:
         own = [result for result in report.results if result.task == task.name]
         lines += ["", f"{task.name}: {sum(r.score for r in own)} of {task.points}"]
         for result in own:
@@ -76,28 +73,13 @@ def table(report: Report, hints: int = 0) -> str:
 
 def gradescope(report: Report) -> dict[str, Any]:
     """The report in the form of Gradescope's results.json (its autograder specification)."""
-    tests = [
-        {
-            "name": f"{r.task}: {r.check}",
-            "score": r.score,
-            "max_score": r.points,
-            "status": "passed" if r.passed else "failed",
-            "output": r.message,
-            "output_format": "text",
-            "visibility": "visible",
-        }
-        for r in report.results
-    ]
+    shown, tests = {"output_format": "text", "visibility": "visible"}, []
+    for r in report.results:
+        what = {"name": f"{r.task}: {r.check}", "status": "passed" if r.passed else "failed", "output": r.message}
+        tests.append(what | shown | {"score": r.score, "max_score": r.points})
     output = "\n".join([f"{report.score} of {report.assignment.points} points", *report.notices])
-    return {
-        "score": report.score,
-        "execution_time": round(report.seconds, 1),
-        "output": output,
-        "output_format": "text",
-        "visibility": "visible",
-        "stdout_visibility": "hidden",
-        "tests": tests,
-    }
+    whole = {"score": report.score, "execution_time": round(report.seconds, 1), "output": output}
+    return whole | shown | {"stdout_visibility": "hidden", "tests": tests}
 
 
 def write_csv(path: Path, assignment: Assignment, rows: Iterator[tuple[str, Report | str]]) -> None:
@@ -107,9 +89,8 @@ def write_csv(path: Path, assignment: Assignment, rows: Iterator[tuple[str, Repo
     """
     with open(path, "x", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(
-            ["submission", "score", "of", *(t.name for t in assignment.tasks), "seconds", "first complaint"]
-        )
+        tasks = (task.name for task in assignment.tasks)
+        writer.writerow(["submission", "score", "of", *tasks, "seconds", "first complaint"])
         for name, report in rows:
             if isinstance(report, str):
                 writer.writerow([name, 0, assignment.points, *(0 for _ in assignment.tasks), 0, report])

@@ -5,8 +5,6 @@ property failed, on which input, and what commonly causes it. The first check of
 where it fails, the others of the task are not run, since they could only repeat it.
 """
 
-from __future__ import annotations
-
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -326,10 +324,8 @@ def held_fixed(name: str, weight: Tensor) -> None:
 def reaches(error: float, bound: float, what: str) -> None:
     """Raises Wrong unless a model's median error is below a bound; both in sigma_data."""
     if not error < bound:
-        raise Wrong(
-            f"{what} ends {error:.2f} sigma_d from the exact flow (median), not below {bound}: the parts do not work together, "
-            "though each may look right"
-        )
+        far = f"{error:.2f} sigma_d from the exact flow (median), not below {bound}"
+        raise Wrong(f"{what} ends {far}: the parts do not work together, though each may look right")
 
 
 def two(value: Any, call: str) -> tuple:

@@ -1,7 +1,5 @@
 """An assignment is a folder: its checks.py is loaded by path, so that nothing in minicm knows which assignments there are."""
 
-from __future__ import annotations
-
 import dataclasses
 import importlib.util
 import sys

@@ -10,8 +10,6 @@ submission's loss, also where that calls back a distance of the grader's. Forwar
 the other side asks that side for them; the primal that it gives has no gradient.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, BinaryIO
 

@@ -4,8 +4,6 @@ Where minicm is installed pytest finds this by itself; elsewhere: pytest -p mini
 It is loaded at every start of pytest there, so what it needs it imports where an assignment is asked for.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

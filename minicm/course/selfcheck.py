@@ -1,7 +1,5 @@
 """What the handout notebooks use: check a task where you stand, and run on where something is not written yet."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

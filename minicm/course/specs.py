@@ -3,8 +3,6 @@
 They share no line with the code that they judge. Numbers are floats, points are lists of floats.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -4,8 +4,6 @@ Tensors travel by value, callables as a number to call back with, clocks by thei
 conversation itself is `peer`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import json

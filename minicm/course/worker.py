@@ -5,8 +5,6 @@ limit, the network, other processes, files outside its own temporary folder, and
 audit hooks see these; they cannot be taken out again, but they are no prison: see docs/course.md.
 """
 
-from __future__ import annotations
-
 import builtins
 import ctypes  # noqa: F401  (numpy loads it anyway; afterwards it is refused)
 import importlib

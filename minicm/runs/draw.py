@@ -1,7 +1,5 @@
 """Samples of a trained consistency model, drawn into a file that is never written over."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A plain loop for the networks beside the subject: the autoencoder and the classifier."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, TypeVar
 

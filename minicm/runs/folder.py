@@ -1,7 +1,5 @@
 """What surrounds a run: its folder, which is its own; a clean stop; and the machine that it runs on."""
 
-from __future__ import annotations
-
 import json
 import os
 import platform

@@ -1,7 +1,5 @@
 """A run: one recipe trained in a folder of its own, with a log, checkpoints, a progress bar and a clean way to stop."""
 
-from __future__ import annotations
-
 import json
 import math
 import sys

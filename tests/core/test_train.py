@@ -179,7 +179,7 @@ def test_a_setting_out_of_range_is_named(bad):
 
 def test_a_state_that_does_not_fit_is_refused_at_once(tiny_recipe):
     state = next(iter(train(*tiny_recipe()))).state()
-    refused("trained with batch = 16, this run has batch = 8", lambda: train(*tiny_recipe(batch=8), resume=state))
+    refused("trained with batch = 16, not with this run's 8", lambda: train(*tiny_recipe(batch=8), resume=state))
     for key in ("k", "generator", next(k for k in state if k.startswith("f/"))):
         with pytest.raises(ValueError, match="does not fit"):
             train(*tiny_recipe(), resume={k: v for k, v in state.items() if k != key})

@@ -159,7 +159,7 @@ def test_a_folder_is_one_process_s_alone(tmp_path):
     before = contents(tmp_path)
     with alone(tmp_path):
         for go, options in ((trained, {"overwrite": True}), (resumed, {})):
-            with pytest.raises(FileExistsError, match=r"another process trains in .*: wait for its end"):
+            with pytest.raises(FileExistsError, match=r"another process trains in .*: wait for it"):
                 go(tmp_path, **options)
     assert contents(tmp_path) == before
     assert resumed(tmp_path).k == 12
@@ -176,7 +176,7 @@ def test_overwrite_starts_again(tmp_path):
     [
         ({"name": "other"}, "its recipe is tiny, this run's other"),
         ({"options": {"data": "grid"}}, "its options.data is ring, this run's grid"),
-        ({"recipe": tiny(batch=8)}, "trained with batch = 16, this run has batch = 8"),
+        ({"recipe": tiny(batch=8)}, "trained with batch = 16, not with this run's 8"),
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused_and_kept(tmp_path, change, complaint):
