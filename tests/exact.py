@@ -45,6 +45,13 @@ def refused(words: str, call: Callable[[], object], kind: type[Exception] = Valu
     assert "\n" not in str(error.value)
 
 
+def same(a: dict, b: dict) -> bool:
+    """Whether two states are bit for bit the same."""
+    return a.keys() == b.keys() and all(
+        torch.equal(v, b[k]) if isinstance(v, torch.Tensor) else v == b[k] for k, v in a.items()
+    )
+
+
 class Gaussian:
     """p0 = N(mean, std^2 I): the exact denoiser, called like a Denoiser, and the exact flow and consistency function.
 
