@@ -373,18 +373,6 @@ def test_denoiser_far_up_does_not_cancel():
     assert found.abs().max() < 1e-8
 
 
-def test_posterior_mean_by_monte_carlo():
-    """False alarms: six numbers beyond 5 standard errors, 6 x 6e-7 = 3e-6 (one seed, so never by chance)."""
-    mixture, n = GaussianMixture.random(5, dim=2, seed=11), 400_000
-    x0 = mixture.sample(n, seeded(0))[0].double()
-    t = 0.4
-    for x in noisy(mixture, EDM(), t, 3, seed=5):
-        weight = (-(x - x0).square().sum(1) / (2 * t * t)).exp()
-        mean = (weight[:, None] * x0).sum(0) / weight.sum()
-        error = (weight[:, None] * (x0 - mean)).square().sum(0).sqrt() / weight.sum()  # of a ratio, to first order
-        assert ((mixture.denoiser()(x[None], t)[0] - mean).abs() < 5 * error).all()
-
-
 def test_denoiser_is_called_like_a_denoiser():
     mixture = GaussianMixture.ring(classes=2)
     x, t = normal(6, 2), torch.full((6,), 0.7, dtype=torch.float64)
@@ -415,13 +403,6 @@ def test_a_class_is_the_mixture_of_its_components():
         alone, own = (mixture if c == 3 else part(mixture, c)), label == c
         torch.testing.assert_close(flow[own], alone.consistency(x[own], 80.0), **TIGHT)
         torch.testing.assert_close(denoised[own], alone.denoiser()(x[own] / 80, t[own]), **ROUND)
-
-
-def test_a_class_of_one_component_is_a_gaussian():
-    mixture = GaussianMixture.random(3, classes=3)
-    x = 80 * normal(20, 2)
-    expected = gaussian_flow(x, mixture.means[2], mixture.covs[2], 80.0, 0.002)
-    torch.testing.assert_close(mixture.consistency(x, 80.0, label=2), expected, **TIGHT)
 
 
 def test_scales_of_guidance_that_are_known():
