@@ -38,6 +38,7 @@ class Row:
     s_min: float | None = None  # the earliest s drawn, where it is not t_min
 
 
+SKIPS = dict(skip=3, w_range=(0, 2), grid=karras_grid(18), step=heun_step, index_law=LogNormalIndex(), distance=l2)
 OBJECTIVES = [
     Row("DSM", lambda _: DSM(), t_min=0.0, uses_target=False),
     Row("DSM in VP", lambda _: DSM(time_law=UniformSteps()), VP_CLOCK, 0.0, uses_target=False),
@@ -60,21 +61,7 @@ OBJECTIVES = [
     Row("CT", lambda _: CT()),
     Row("CT with every option", lambda _: CT(s0=4, s1=20, mu0=0.95, index_law=LogNormalIndex(), distance=l2)),
     Row("LCD", lambda teacher: LCD(teacher, skip=20, w_range=(2, 14)), VP_CLOCK, 0.0, guidance=True),
-    Row(
-        "LCD with every option",
-        lambda teacher: LCD(
-            teacher,
-            skip=3,
-            w_range=(0, 2),
-            grid=karras_grid(18),
-            step=heun_step,
-            index_law=LogNormalIndex(),
-            distance=l2,
-            weight=inverse_gap,
-            mu=0.0,
-        ),
-        guidance=True,
-    ),
+    Row("LCD with every option", lambda teacher: LCD(teacher, **SKIPS, weight=inverse_gap, mu=0.0), guidance=True),
     Row("LCF", lambda _: LCD(None, skip=20, w_range=(2, 14), grid=skip_grid(1000)), VP_CLOCK, 0.0, guidance=True),
     Row("iCT", lambda _: ICT()),
     Row("ECT", lambda _: ECT(), s_min=0.0),
@@ -83,18 +70,7 @@ OBJECTIVES = [
     Row("TCD", lambda teacher: TCD(teacher, skip=20), VP_CLOCK, 0.0, second_time=True),
     Row(
         "TCD with every option but the form",
-        lambda teacher: TCD(
-            teacher,
-            skip=3,
-            w_range=(0, 2),
-            grid=karras_grid(18),
-            step=heun_step,
-            index_law=LogNormalIndex(),
-            u_law=lambda grid, s, generator: s,
-            distance=l2,
-            weight=inverse_gap,
-            mu=0.0,
-        ),
+        lambda teacher: TCD(teacher, **SKIPS, weight=inverse_gap, mu=0.0, u_law=lambda grid, s, generator: s),
         guidance=True,
         second_time=True,
     ),

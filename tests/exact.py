@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from minicm.schedules import EDM, VP, Schedule, TrigFlow
+from minicm import EDM, VP, Schedule, TrigFlow, karras_grid, skip_grid
 
 CLOCKS = {
     "EDM": EDM(),
@@ -43,6 +43,20 @@ def refused(words: str, call: Callable[[], object], kind: type[Exception] = Valu
     with pytest.raises(kind, match=words) as error:
         call()
     assert "\n" not in str(error.value)
+
+
+def same(a: dict, b: dict) -> bool:
+    """Whether two states are bit for bit the same."""
+    return a.keys() == b.keys() and all(
+        torch.equal(v, b[k]) if isinstance(v, torch.Tensor) else v == b[k] for k, v in a.items()
+    )
+
+
+def grid_of(schedule: Schedule, n: int) -> Tensor:
+    """The usual grid of a clock: skips in VP, Karras's noises in the others."""
+    if isinstance(schedule, VP):
+        return skip_grid(n)
+    return karras_grid(n) if isinstance(schedule, EDM) else (karras_grid(n) / 0.5).atan()
 
 
 class Gaussian:

@@ -24,6 +24,7 @@ from minicm.times import LogNormalIndex, ct_decay, ct_points, doubling_points, e
 
 EDM_PAPER = "EDM, arXiv:2206.00364"
 CM_PAPER = "CM, arXiv:2303.01469"
+CM_C = f"{CM_PAPER}, appendix C"
 ICT_PAPER = "iCT, arXiv:2310.14189"
 SCM_3 = "sCM, arXiv:2410.11081, section 3"
 
@@ -142,8 +143,8 @@ CONCORDANCE = [  # name, source, our value, the paper's
     ("c_in", f"{EDM_PAPER}, Table 1", edm.c_in(T(t)), 1 / sqrt(t**2 + sd**2)),
     ("c_noise", f"{EDM_PAPER}, Table 1", EDM().c_noise(T(t)), log(t) / 4),
     ("D of F", f"{EDM_PAPER}, Eq. 7", Denoiser(half_net(0.8), EDM(), sd)(X, T(t)), skip * x + out * 0.8),
-    ("c_skip with the boundary", f"{CM_PAPER}, appendix C", cm.c_skip(T(t)), sd**2 / ((t - e) ** 2 + sd**2)),
-    ("c_out with the boundary", f"{CM_PAPER}, appendix C", cm.c_out(T(t)), sd * (t - e) / sqrt(sd**2 + t**2)),
+    ("c_skip with the boundary", CM_C, cm.c_skip(T(t)), sd**2 / ((t - e) ** 2 + sd**2)),
+    ("c_out with the boundary", CM_C, cm.c_out(T(t)), sd * (t - e) / sqrt(sd**2 + t**2)),
     ("D of F in TrigFlow", SCM_3, Denoiser(half_net(-0.8), trig, sd)(X, T(r)), cos(r) * x - sin(r) * sd * 0.8),
     ("guidance", "arXiv:2207.12598, Eq. 6", guided_x0(), guided_x0_paper()),
     (
@@ -161,12 +162,7 @@ CONCORDANCE = [  # name, source, our value, the paper's
     ),
     ("Heun's step", f"{EDM_PAPER}, Algorithm 1", heun_step(denoise, EDM(), X, T(t), T(s)), heun(x, t, s)),
     ("DDIM", "arXiv:2010.02502, Eq. 12", CHAIN.step(X, X0, T(n), T(m)), c * x0 + d * (x - a * x0) / b),
-    (
-        "a step of TrigFlow",
-        SCM_3,
-        trig.step(X, X0, T(r), T(q)),
-        cos(r - q) * x - sin(r - q) * (cos(r) * x - x0) / sin(r),
-    ),
+    ("TrigFlow's step", SCM_3, trig.step(X, X0, T(r), T(q)), cos(r - q) * x - sin(r - q) * (cos(r) * x - x0) / sin(r)),
     ("x0 of eps", "DDPM, arXiv:2006.11239, Eq. 15", CHAIN.eps_hat(X, P((x - b * z) / a), T(n)), z),
     # the exact answer
     ("score", f"{EDM_PAPER}, Eq. 3", mixture.score(X, T(t)), (D(x, t) - x) / t**2),
@@ -178,15 +174,10 @@ CONCORDANCE = [  # name, source, our value, the paper's
         karras_grid(18)[4],
         (0.002 ** (1 / 7) + 4 / 17 * (80 ** (1 / 7) - 0.002 ** (1 / 7))) ** 7,
     ),
-    (
-        "N(k)",
-        f"{CM_PAPER}, appendix C",
-        ct_points(123, 1000, 2, 150),
-        ceil(sqrt(0.123 * ((150 + 1) ** 2 - 2**2) + 2**2) - 1) + 1,
-    ),
+    ("N(k)", CM_C, ct_points(123, 1000, 2, 150), ceil(sqrt(0.123 * ((150 + 1) ** 2 - 2**2) + 2**2) - 1) + 1),
     (
         "mu(k)",
-        f"{CM_PAPER}, appendix C",
+        CM_C,
         ct_decay(123, 1000, 2, 150, 0.9),
         exp(2 * log(0.9) / (ceil(sqrt(0.123 * (151**2 - 4) + 4) - 1) + 1)),
     ),

@@ -241,9 +241,8 @@ def test_guidance_mixes_images_sample_by_sample():
     x, t, label, w = (normal(8, 3, 8, 8), times(EDM(), 8), torch.arange(8) % 3, torch.linspace(0, 7, 8).double())
     whole = Guided(D, label, w)(x, t)
     for i in range(8):
-        torch.testing.assert_close(
-            Guided(D, int(label[i]), w[i].item())(x[i : i + 1], t[i : i + 1])[0], whole[i], **CLOSE
-        )
+        alone = Guided(D, int(label[i]), w[i].item())(x[i : i + 1], t[i : i + 1])[0]
+        torch.testing.assert_close(alone, whole[i], **CLOSE)
 
 
 def test_a_guided_consistency_function_keeps_its_boundary():
@@ -338,6 +337,9 @@ def test_a_misspelt_name_is_refused_and_none_means_none(f):
 
 
 # ----------------------------------------------------------------------------------------- bad input
+X, ONE, Y = normal(5, 2), torch.ones(5), normal(4, 2)
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -347,23 +349,20 @@ def test_a_misspelt_name_is_refused_and_none_means_none(f):
         (lambda: Denoiser(Zero(), t_min=80.0), "t_min must lie in .* got 80.0"),
         (lambda: Denoiser(Zero(), VP.linear(), t_min=1.0), "t_min = 1.0 needs the EDM clock"),
         (lambda: Denoiser(Zero(), TrigFlow(), t_min=0.004), "t_min = 0.004 needs the EDM clock"),
-        (lambda: Denoiser(Zero())(normal(4, 2), torch.tensor(1.0)), r"t has shape \(\)"),
-        (lambda: Denoiser(Zero())(normal(4, 2), torch.ones(4, 1)), r"t has shape \(4, 1\)"),
-        (lambda: Denoiser(Zero())(normal(4, 2), torch.full((4,), 81.0)), "t = 81 is outside"),
-        (
-            lambda: Denoiser(Zero(), t_min=0.002)(normal(4, 2), torch.full((4,), 0.0019)),
-            "t = 0.0019 lies before t_min = 0.002",
-        ),
-        (lambda: InClock(Denoiser(Zero()), TrigFlow())(normal(4, 2), torch.ones(3)), r"t has shape \(3,\)"),
-        (lambda: Denoiser(Zero())(normal(4, 2), 1.0), "t = 1.0 is no tensor: give one time a sample"),
+        (lambda: Denoiser(Zero())(Y, torch.tensor(1.0)), r"t has shape \(\)"),
+        (lambda: Denoiser(Zero())(Y, torch.ones(4, 1)), r"t has shape \(4, 1\)"),
+        (lambda: Denoiser(Zero())(Y, torch.full((4,), 81.0)), "t = 81 is outside"),
+        (lambda: Denoiser(Zero(), t_min=0.002)(Y, torch.full((4,), 0.0019)), "t = 0.0019 lies before t_min = 0.002"),
+        (lambda: InClock(Denoiser(Zero()), TrigFlow())(Y, torch.ones(3)), r"t has shape \(3,\)"),
+        (lambda: Denoiser(Zero())(Y, 1.0), "t = 1.0 is no tensor: give one time a sample"),
         (lambda: Denoiser(Zero())(normal(4, 2).byte(), torch.ones(4)), "x has dtype torch.uint8"),
-        (lambda: Denoiser(Zero(), t_min=0.002)(normal(4, 2), torch.zeros(4).long()), "t = 0 lies before t_min"),
-        (lambda: labelled()(normal(5, 2), torch.ones(5), label=torch.full((5,), 9)), r"labels must be in 0\.\."),
-        (lambda: labelled()(normal(5, 2), torch.ones(5), label=torch.full((5,), -1)), r"got -1\.\.-1"),
-        (lambda: labelled()(normal(5, 2), torch.ones(5), label=1), r"int64 of shape \(5,\), got 1"),
-        (lambda: labelled()(normal(5, 2), torch.ones(5), label=torch.ones(5)), "got torch.float32"),
-        (lambda: labelled()(normal(5, 2), torch.ones(5), label=torch.ones(5, 1).long()), r"got torch.int64 \(5, 1"),
-        (lambda: Denoiser(Zero())(normal(4, 2), torch.ones(4), u=-torch.ones(4)), "t = -1 is outside"),
+        (lambda: Denoiser(Zero(), t_min=0.002)(Y, torch.zeros(4).long()), "t = 0 lies before t_min"),
+        (lambda: labelled()(X, ONE, label=torch.full((5,), 9)), r"labels must be in 0\.\."),
+        (lambda: labelled()(X, ONE, label=torch.full((5,), -1)), r"got -1\.\.-1"),
+        (lambda: labelled()(X, ONE, label=1), r"int64 of shape \(5,\), got 1"),
+        (lambda: labelled()(X, ONE, label=torch.ones(5)), "got torch.float32"),
+        (lambda: labelled()(X, ONE, label=torch.ones(5, 1).long()), r"got torch.int64 \(5, 1"),
+        (lambda: Denoiser(Zero())(Y, torch.ones(4), u=-torch.ones(4)), "t = -1 is outside"),
         (lambda: FromPrediction(Zero(), EDM(), "score"), "got 'score'"),
     ],
 )

@@ -9,22 +9,8 @@ import torch
 from exact import normal, refused, seeded
 from torch import Tensor
 
-from minicm import EDM, MLP, VP, Denoiser, GaussianMixture, TrigFlow, karras_grid
-from minicm.editing import (
-    IDENTITY,
-    LUMINANCE,
-    channels,
-    colourise,
-    denoise,
-    edit,
-    inpaint,
-    interpolate,
-    orthogonal,
-    patches,
-    slerp,
-    stroke,
-    super_resolve,
-)
+from minicm import EDM, MLP, VP, Denoiser, GaussianMixture, TrigFlow, editing, karras_grid
+from minicm.editing import IDENTITY, LUMINANCE, denoise, edit, inpaint, orthogonal, patches, slerp
 from minicm.sampling import Counted, sample
 
 TIMES = [80.0, 5.38, 2.24]
@@ -205,7 +191,7 @@ def test_a_patch_is_made_of_neighbours():
 
 @pytest.mark.parametrize("space", [(), (5,), (4, 6), (3, 2, 2)])
 def test_channels_go_there_and_back(space):
-    A, x = channels(orthogonal(LUMINANCE)), normal(3, 3, *space)
+    A, x = editing.channels(orthogonal(LUMINANCE)), normal(3, 3, *space)
     torch.testing.assert_close(A.inverse(A.forward(x)), x, **ROUNDING)
 
 
@@ -213,7 +199,7 @@ def test_channels_go_there_and_back(space):
 @pytest.mark.parametrize("space", [(), (6,), (4, 4)])
 def test_colourisation_keeps_the_luminance(space):
     f, grey = model(3 * math.prod(space)), normal(3, 1, *space)
-    x = colourise(f, grey, TIMES, seeded())
+    x = editing.colourise(f, grey, TIMES, seeded())
     weights = torch.tensor(LUMINANCE, dtype=torch.float64)
     kept = torch.einsum("c,bc...->b...", weights, x) / weights.sum()  # they add up to .9999
     torch.testing.assert_close(kept, grey[:, 0], **ROUNDING)
@@ -223,7 +209,7 @@ def test_colourisation_keeps_the_luminance(space):
 @pytest.mark.parametrize("patch, space", [(2, (4,)), (2, (2, 3)), (4, (2, 2)), (2, (2, 1, 2)), (1, (4, 4))])
 def test_super_resolution_keeps_the_patch_averages(patch, space):
     f, low = model(3 * math.prod(space) * patch ** len(space)), normal(3, 3, *space)
-    x = super_resolve(f, low, patch, TIMES, seeded())
+    x = editing.super_resolve(f, low, patch, TIMES, seeded())
     assert x.shape == (3, 3, *[patch * n for n in space])
     average = x
     for dim in range(2, x.ndim):
@@ -235,9 +221,9 @@ def test_a_stroke_is_noised_as_it_is_and_not_blanked():
     f, y = model(2), normal(6, 2)
     eps = torch.randn(6, 2, generator=(generator := seeded(4)), dtype=torch.float64)
     expected = sample(f, y + 5.38 * eps, [5.38, 2.24], generator=generator)
-    assert torch.equal(stroke(f, y, [5.38, 2.24], seeded(4)), expected)
+    assert torch.equal(editing.stroke(f, y, [5.38, 2.24], seeded(4)), expected)
     # at t_min nothing but the noise itself moves the drawing: 6 standard deviations (12 numbers: 2e-8)
-    torch.testing.assert_close(stroke(f, y, [0.002], seeded(4)), y, rtol=0, atol=6 * 0.002)
+    torch.testing.assert_close(editing.stroke(f, y, [0.002], seeded(4)), y, rtol=0, atol=6 * 0.002)
 
 
 def test_denoising_is_f_at_any_level():
@@ -251,7 +237,7 @@ def test_denoising_is_f_at_any_level():
 def test_interpolation_starts_at_f_of_a_and_ends_at_f_of_b():
     f = model(12)
     a, b = (f.schedule.prior((8, 3, 4), seeded(seed), dtype=torch.float64) for seed in (1, 2))
-    path = interpolate(f, a, b, torch.linspace(0, 1, 5))
+    path = editing.interpolate(f, a, b, torch.linspace(0, 1, 5))
     assert path.shape == (5, 8, 3, 4)
     t = torch.full((8,), 80.0, dtype=torch.float64)
     torch.testing.assert_close(path[0], f(a, t), **ROUNDING)
@@ -290,8 +276,8 @@ def test_refusals_name_what_is_wrong():
         (lambda: inpaint(f, y, torch.ones(2), [1.0, 2.0]), "must decrease"),
         (lambda: inpaint(f, y, torch.ones(2), [1.0, 0.001]), "t_min"),
         (lambda: denoise(f, y, 81.0), "outside"),
-        (lambda: colourise(f, normal(4, 3, 2), TIMES), r"\(B, 1"),
-        (lambda: super_resolve(f, normal(4, 1, 2, 2), 0, TIMES), "patch"),
+        (lambda: editing.colourise(f, normal(4, 3, 2), TIMES), r"\(B, 1"),
+        (lambda: editing.super_resolve(f, normal(4, 1, 2, 2), 0, TIMES), "patch"),
         (lambda: patches(3, orthogonal([1.0] * 9)).forward(normal(2, 1, 8, 9)), "not made of patches"),
     ):
         refused(complaint, call)

@@ -10,7 +10,7 @@ import math
 
 import pytest
 import torch
-from exact import Gaussian, normal, seeded, times
+from exact import Gaussian, grid_of, normal, seeded, times
 
 from minicm import CD, CT, EDM, VP, GaussianMixture, TrigFlow, euler_step, heun_step, karras_grid, solve
 from minicm.distances import l1, l2, pseudo_huber
@@ -45,10 +45,7 @@ def median_errors(mixture, clock, grids, step, n=200):
 @pytest.mark.parametrize(("step", "expected"), [(euler_step, (1, 0.05)), (heun_step, (2, 0.08))], ids=["Euler", "Heun"])
 def test_orders_of_convergence(clock, name, step, expected):
     ns = (80, 160, 320)
-    grids = [karras_grid(n + 1).flip(0) for n in ns]
-    if isinstance(clock, TrigFlow):
-        grids = [(grid / 0.5).atan() for grid in grids]
-    got = order(ns, median_errors(MIXTURES[name], clock, grids, step))
+    got = order(ns, median_errors(MIXTURES[name], clock, [grid_of(clock, n + 1).flip(0) for n in ns], step))
     assert got == pytest.approx(expected[0], abs=expected[1])
 
 
@@ -95,10 +92,7 @@ def cd_loss(exact: Gaussian, grid, step, n: int = 64) -> float:
 def test_the_cd_loss_at_the_exact_solution(clock, step, power):
     # A local error of N^-(p+1), squared. TrigFlow's sigma_d is not the data's spread, or every step would be exact.
     ns = (80, 160, 320)
-    grids = [karras_grid(n) for n in ns]
-    if isinstance(clock, TrigFlow):
-        grids = [(grid / 0.5).atan() for grid in grids]
-    losses = [cd_loss(Gaussian(0.3, 0.4, clock), grid, step) for grid in grids]
+    losses = [cd_loss(Gaussian(0.3, 0.4, clock), grid_of(clock, n), step) for n in ns]
     # the next order adds some N0/N to the slope, a few per cent at N = 80: .15 of 4 or 6
     assert order(ns, losses) == pytest.approx(power, abs=0.15)
 

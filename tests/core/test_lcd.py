@@ -218,18 +218,6 @@ def test_w_is_uniform_on_its_range_for_each_sample():
     assert (fixed == 7.5).all()  # LCM-LoRA
 
 
-def test_one_samples_w_changes_its_loss_alone():
-    objective = LCD(model(1), skip=20, w_range=(2, 14))
-    f, f_target, (x0, label) = model(2, guidance=True), model(3, guidance=True), batch()
-    draw = objective.draw(x0, label, 0, 1, seeded())
-    w = draw.w.clone()
-    w[3] += 1
-    moved = Draw(t=draw.t, s=draw.s, eps=draw.eps, seed=draw.seed, w=w)
-    before, after = (objective.loss(f, f_target, x0, label, d, 0, 1) for d in (draw, moved))
-    others = torch.arange(8) != 3
-    assert torch.equal(before[others], after[others]) and before[3] != after[3]
-
-
 @pytest.mark.parametrize("sees", ["the solver", "f", "f_target"])
 def test_w_reaches(sees):
     """Take the input w away from the other two: the loss still depends on it."""

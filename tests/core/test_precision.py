@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from exact import refused
+from exact import refused, same
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
@@ -47,12 +47,6 @@ def images(objective=None, *, net=None, t_min=0.002, **config) -> Recipe:
 def last(recipe, resume=None):
     *_, step = train(*recipe, resume=resume)
     return step.state()
-
-
-def equal(a, b):
-    return a.keys() == b.keys() and all(
-        torch.equal(v, b[k]) if isinstance(v, torch.Tensor) else v == b[k] for k, v in a.items()
-    )
 
 
 # ------------------------------------------------------------------------------------------- bfloat16
@@ -123,7 +117,7 @@ def test_a_resumed_run_is_bit_for_bit_the_one_that_never_stopped(options, stop):
         if step.k == stop:
             state = {k: v.contiguous() if torch.is_tensor(v) else v for k, v in step.state().items()}
             break
-    assert equal(last(images(net=small_unet(3), **options), state), whole)
+    assert same(last(images(net=small_unet(3), **options), state), whole)
 
 
 def test_channels_last_is_another_layout_of_the_same_training():

@@ -90,16 +90,6 @@ def test_the_tangent_vanishes_at_the_exact_solution_of_a_gaussian(mean, std):
     assert g.abs().max() < 1e-10  # as above, through one more division by sin(t)
 
 
-def test_the_tangent_vanishes_at_the_exact_solution_of_the_ring():
-    mixture, h = GaussianMixture.ring(), 1e-4
-    x, t = batch()[0], torch.linspace(0.05, 1.5, 64, dtype=torch.float64)
-    dx = CLOCK.velocity(x, mixture.denoiser(CLOCK)(x, t), t)
-    ahead, behind = (mixture.flow(x + step * dx, t + step, 0.0, CLOCK) for step in (h, -h))
-    slope = ((ahead - behind) / (2 * h)).norm(dim=1)
-    # The flow's error 1e-9/h and h^2 f''', which is large beside a ridge between two modes: hence the median.
-    assert slope.median() < 1e-3
-
-
 def test_warm_up_fades_in_the_unstable_part_alone():
     f, (x0, draw) = small_f(), batch()
     x, dx = along_the_line(x0, draw)

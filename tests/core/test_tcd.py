@@ -8,7 +8,7 @@ import math
 import exact
 import pytest
 import torch
-from exact import normal, refused, seeded
+from exact import grid_of, normal, refused, seeded
 from torch import Tensor, nn
 
 from minicm import LCD, MLP, Denoiser, GaussianMixture, Guided, TrainConfig, l2, pseudo_huber, train
@@ -60,12 +60,6 @@ class ExactTrajectory(Gaussian):
         # at u = t any finite x0_hat will do, and at t = 0 only x
         line = torch.where((u == t)[:, None], super().__call__(x, t), line)
         return torch.where((self.schedule.sigma(t) == 0)[:, None], x, line)
-
-
-def grid_of(schedule: Schedule, n: int) -> Tensor:
-    if isinstance(schedule, VP):
-        return skip_grid(n)
-    return karras_grid(n) if isinstance(schedule, EDM) else (karras_grid(n) / 0.5).atan()
 
 
 # ------------------------------------------------------------------------------------------------ the function

@@ -126,18 +126,10 @@ def test_the_wrapper_refuses_what_would_eat_memory():
     refused("4,096", lambda: huber(torch.zeros(2, b2.NUMBERS), torch.zeros(2, b2.NUMBERS), 1.0))
     refused("broadcast to more than", lambda: huber(torch.zeros(b2.NUMBERS, 1), torch.zeros(1, b2.NUMBERS), 1.0))
     refused("10,000", lambda: grid(b2.LARGEST + 1))
-    x, t = torch.zeros(3, 2), torch.ones(3)
+    x, t, wide = torch.zeros(3, 2), torch.ones(3), torch.zeros(3, 2, 1).expand(3, 2, 600)
     for answer, words in ((torch.zeros(3, b2.NUMBERS), "4,096"), (torch.zeros(b2.NUMBERS, 1, 1), "broadcast")):
         with pytest.raises(ValueError, match=words):
-            loss(
-                lambda x, t, answer=answer: answer,
-                lambda x, t: x,
-                x[:, :, None].expand(3, 2, 600),
-                x[:, :1, None],
-                t,
-                t / 2,
-                torch.dist,
-            )
+            loss(lambda x, t, answer=answer: answer, lambda x, t: x, wide, x[:, :1, None], t, t / 2, torch.dist)
     with pytest.raises(TypeError, match="must return a torch"):
         loss(lambda x, t: x, lambda x, t: None, x, x, t, t / 2, lambda a, b: (a - b).sum(1))
 

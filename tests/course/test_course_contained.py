@@ -252,20 +252,8 @@ def test_what_travels_arrives(hand_in):
         f.t_min, f.schedule = 0.002, EDM()  # type: ignore[attr-defined]
         assert impl.attributes(f) == (0.002, 80.0)
         assert impl.strange().type_name == "set"
-        values = [
-            None,
-            True,
-            3,
-            2.5,
-            float("inf"),
-            "text",
-            (1, [2]),
-            tuple(range(9)),
-            [i / 3 for i in range(9)],
-            {"k": torch.tensor(True)},
-            torch.bfloat16,
-            torch.zeros(0, 2),
-        ]
+        values = [None, True, 3, 2.5, float("inf"), "text", (1, [2]), tuple(range(9)), [i / 3 for i in range(9)]]
+        values += [{"k": torch.tensor(True)}, torch.bfloat16, torch.zeros(0, 2)]
         for sent, got in zip(values, impl.echo(*values)):
             assert type(got) is type(sent) and str(got) == str(sent)
         expanded, conjugate = torch.tensor([1.5]).expand(1), torch.tensor([1 + 2j, 3j]).conj()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from exact import refused, seeded
@@ -62,16 +64,6 @@ def test_p_must_be_a_probability(p):
 
 def test_bad_classes_and_labels_are_refused():
     refused("at least one class", lambda: LabelDropout(TwoMoons(), 0.1, 0))
-    with pytest.raises(ValueError, match="labels go from 0"):
-
-        class Five:
-            def sample(self, n, generator=None):
-                return torch.zeros(n, 2), torch.full((n,), 5)
-
-        LabelDropout(Five(), 0.1, 3).sample(4)
-
-    class Unlabelled:
-        def sample(self, n, generator=None):
-            return torch.zeros(n, 2), None
-
-    refused("no labels to drop", lambda: LabelDropout(Unlabelled(), 0.1, 3).sample(4))
+    five, none = (SimpleNamespace(sample=lambda n, _, y=y: (torch.zeros(n, 2), y)) for y in (torch.full((4,), 5), None))
+    refused("labels go from 0", lambda: LabelDropout(five, 0.1, 3).sample(4))
+    refused("no labels to drop", lambda: LabelDropout(none, 0.1, 3).sample(4))

@@ -66,19 +66,8 @@ def site(tmp_path_factory) -> dict[Path, Page]:
     pytest.importorskip("furo")
     pytest.importorskip("sphinxcontrib.katex")
     out = tmp_path_factory.mktemp("site").resolve()
-    command = [
-        sys.executable,
-        "-m",
-        "sphinx",
-        "-W",
-        "--keep-going",
-        "-n",
-        "-q",
-        DOCS,
-        out / "html",
-        "-d",
-        out / "trees",
-    ]
+    options = ["-m", "sphinx", "-W", "--keep-going", "-n", "-q"]
+    command = [sys.executable, *options, DOCS, out / "html", "-d", out / "trees"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return {path: Page(path) for path in sorted((out / "html").rglob("*.html"))}

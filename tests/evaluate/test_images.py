@@ -13,17 +13,8 @@ from torch import nn
 
 from minicm.data.digits import Digits
 from minicm.evaluate.pictures import class_reference
-from minicm.metrics import frechet_distance
-from minicm.metrics.images import (
-    Reference,
-    class_variation,
-    copied,
-    label_agreement,
-    measure_images,
-    nearest,
-    precision_recall,
-    sure,
-)
+from minicm.metrics import frechet_distance, images
+from minicm.metrics.images import Reference, copied, label_agreement, measure_images, nearest, precision_recall
 from minicm.metrics.inception import inception_features, levels
 from minicm.nets.classifier import Classifier
 
@@ -52,14 +43,14 @@ def test_label_agreement_counts():
 
 def test_class_variation_is_half_the_sum_of_the_gaps():
     train = of_classes(0, 1, 2, 2)
-    assert class_variation(ByCorner(), of_classes(0, 1, 2, 2, 2, 2, 0, 1), train) == 0
-    assert class_variation(ByCorner(), of_classes(2, 2), train) == pytest.approx(0.5)
+    assert images.class_variation(ByCorner(), of_classes(0, 1, 2, 2, 2, 2, 0, 1), train) == 0
+    assert images.class_variation(ByCorner(), of_classes(2, 2), train) == pytest.approx(0.5)
 
 
 def test_sure_is_the_share_above_a_probability():
     logits = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 2.0]])  # best: .5, .953, .881
-    assert sure(lambda x: logits, torch.zeros(3, 1)) == pytest.approx(1 / 3)
-    assert sure(lambda x: logits, torch.zeros(3, 1), least=0.88) == pytest.approx(2 / 3)
+    assert images.sure(lambda x: logits, torch.zeros(3, 1)) == pytest.approx(1 / 3)
+    assert images.sure(lambda x: logits, torch.zeros(3, 1), least=0.88) == pytest.approx(2 / 3)
 
 
 def test_nearest_finds_the_nearest():
