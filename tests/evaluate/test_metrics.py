@@ -112,7 +112,7 @@ def test_guided_and_conditional_functions_are_held_against_the_guided_flow(sched
     (_, _, first), (_, _, second) = f.calls
     assert first["label"].tolist() == [1] * 20 and "w" not in first and second["w"].tolist() == [2.0] * 20
     unguided = Altered(ExactConsistency(ring, schedule, t_min))
-    unguided.f = lambda x, t, label, w: ExactConsistency(ring, schedule, t_min)(x, t, label)
+    unguided.f = lambda x, t, label, w: ExactConsistency(ring, schedule, t_min)(x, t, label=label)
     assert consistency_error(unguided, ring, n=10, label=1, w=2.0, times=times, generator=seeded()).overall_rmse > 0.01
 
 
