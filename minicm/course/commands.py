@@ -42,7 +42,7 @@ def course(
     assignment: Path | None = None,
     torch_index: str = CPU_TORCH,
 ) -> int:
-    """Write the handouts for students (export), or what an autograder needs (gradescope, classroom50).
+    """Write the handouts (export), or what an autograder needs (gradescope, classroom50).
 
     Args:
         what: export: notebooks, stubs and checks; gradescope: a zip; classroom50: a folder

@@ -88,10 +88,11 @@ def run(name: str, recipe: Recipe, options: dict[str, Any], where: RunOptions = 
         raise ValueError("several processes share one run: name its folder by --folder or --resume")
     kept = {"recipe": name, "options": plain(options)} | facts(recipe)
     header = {key: value for key, value in kept.items() if not isinstance(value, torch.Tensor)}
-    K = recipe.config.steps
-    state = None if where.resume is None else _state_of(where.resume, header, K)
+    state = None if where.resume is None else _state_of(where.resume, header)
     steps = train(*recipe, resume=state)  # a wrong device or state is refused before any folder is touched
-    folder = _folder(name, where)
+    if state and state["k"] >= recipe.config.steps:
+        raise CheckpointError(f"{where.resume} has done all its {state['k']} steps: nothing is left to resume")
+    folder, K = _folder(name, where), recipe.config.steps
     with alone(folder) if rank() == 0 else nullcontext():
         if rank() == 0:
             _prepare(folder, name, where, state, header | {"config": asdict(recipe.config)})
@@ -130,16 +131,14 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _state_of(path: Path, header: dict[str, Any], K: int) -> dict[str, Any]:
-    """The state to go on from. Raises CheckpointError for another recipe, other options, and a run at its end."""
+def _state_of(path: Path, header: dict[str, Any]) -> State:
+    """The state to go on from. Raises CheckpointError for a checkpoint of another recipe or other options."""
     state = load_checkpoint(path)
     for part, now in json.loads(json.dumps(header)).items():
         if difference := _difference(part, state.get(part), now):
             raise CheckpointError(f"{path} is of another run: {difference}")
     if "k" not in state:
         raise CheckpointError(f"{path} holds a model, but no training to go on with: resume a run's checkpoint")
-    if state["k"] >= K:
-        raise CheckpointError(f"{path} has done all its {K} steps: nothing is left to resume")
     return state
 
 
