@@ -5,8 +5,6 @@ are shown with the outputs that are committed and never run. Pages that follow f
 `notebooks/`) are written by `_ext/generated.py` when a build begins; they are not committed.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

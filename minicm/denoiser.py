@@ -6,8 +6,6 @@ its special cases, up to the sign of F. A consistency function in EDM shifts sig
 numerator (CM, appendix C), and nowhere else: that alone makes f(x, t_min) = x.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any

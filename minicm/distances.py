@@ -5,8 +5,6 @@ Every distance maps two tensors (B, *D) to (B,), summing over the whole sample, 
 elements: the factor between the two is the dimension, and it ends up in the learning rate.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

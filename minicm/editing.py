@@ -17,8 +17,6 @@ heard of the known one. With many it tends to the exact conditional law; for a G
 times leave a quarter of it (tests/core/test_editing.py).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Exponential averages of weights: theta_minus in training, and the average that samples are drawn with."""
 
-from __future__ import annotations
-
 import copy
 from typing import TypeVar
 

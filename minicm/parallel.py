@@ -8,8 +8,6 @@ learns of its own is summed along. Left out, against DistributedDataParallel: su
 starts one process a GPU and tells each its place in the environment; alone, a process needs none of this.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Drawing samples: from a consistency function in one or a few steps, and from a denoiser with EDM's sampler."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any

@@ -3,8 +3,6 @@
 A step is a pure function of a denoiser, its clock, the point x (B, *D) and the two times (B,).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch

@@ -5,8 +5,6 @@ interval n of a grid, whose ends are s = grid[n] < t = grid[n + 1]. A curriculum
 training step and their total: it has no state, so a resumed run needs nothing extra.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

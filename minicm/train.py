@@ -1,7 +1,5 @@
 """The training loop: one generator for every objective, from two dimensions to CIFAR-10."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass

@@ -5,8 +5,6 @@ notebooks/NAME.ipynb with the outputs of a full run. What is committed depends o
 name, the same cell ids on every run; and it holds a hash of its code, so that outputs of other code are noticed.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """A tiny CIFAR-10 in the official layout, written for a test."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

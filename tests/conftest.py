@@ -1,7 +1,5 @@
 """What all tests share: one thread, so that sums round the same everywhere; no deadlines, as machines are busy."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 A new method adds one row to OBJECTIVES, a new network one row to NETS; tests/core/test_objectives.py runs all pairs.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 Written from the closed forms alone, so that it is independent of minicm.data.mixtures.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

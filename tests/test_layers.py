@@ -4,8 +4,6 @@ Reads the sources and imports nothing. Every complaint names the file and the li
 plants one breach of each rule and asks for the complaint, so a rule gone blind is noticed.
 """
 
-from __future__ import annotations
-
 import ast
 import sys
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """A recipe of a second. Not in conftest.py: there are several of that name, and an import finds the one loaded last."""
 
-from __future__ import annotations
-
 import torch
 
 from minicm.data.mixtures import GaussianMixture

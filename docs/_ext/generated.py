@@ -1,7 +1,5 @@
 """Pages that follow from other files: the reference from the package's modules, and the notebooks with their outputs."""
 
-from __future__ import annotations
-
 import json
 import pkgutil
 import re

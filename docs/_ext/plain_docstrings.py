@@ -1,7 +1,5 @@
 """Docstrings are plain text with `code` and tables; this turns them into the markup that autodoc expects."""
 
-from __future__ import annotations
-
 import re
 
 from sphinx.application import Sphinx

@@ -6,8 +6,6 @@
 prints one row a training; docs/results.md holds a run. "limit" is of a small network, with the exact denoiser as teacher.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace

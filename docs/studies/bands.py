@@ -4,8 +4,6 @@ After a change of recipes: `minicm compare --evaluations None --data ring --meth
 `python -m docs.studies.bands runs/compare runs/demo-001 ...`. Recipes that these folders do not hold keep their bands.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterator

@@ -6,8 +6,6 @@
 The table's first run is the teacher of all others in pixels: Frechet distances are given as multiples of its own, too.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from dataclasses import asdict

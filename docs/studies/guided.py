@@ -6,8 +6,6 @@ prints a table for each part; docs/results.md holds a run. What is done stands i
 and is not done again; a training that was cut short goes on from its checkpoint.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import statistics

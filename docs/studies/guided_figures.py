@@ -6,8 +6,6 @@ after `python -m docs.studies.guided`, whose runs in FOLDER it measures. It prin
 FIGURES/FIGURE.png. docs/results.md holds a run.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import statistics

@@ -5,8 +5,6 @@ docs/_static/interactive/models.js: the mixture, the noises of the multistep sam
 docs/_static/interactive/page.js computes with them, in float64; the tests compare it with Python.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import sys

@@ -6,8 +6,6 @@ One step of consistency distillation in `train`, and one `sample` in two steps. 
 would do, and so are the first step's checks, which are not made again.
 """
 
-from __future__ import annotations
-
 import ast
 import inspect
 import sys

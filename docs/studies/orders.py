@@ -3,8 +3,6 @@
 `python -m docs.studies.orders` prints a table; docs/results.md holds a run.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

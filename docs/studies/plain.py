@@ -9,8 +9,6 @@ Simplified: no warm-up and decay, no look for NaN, no checkpoints, and c_skip in
 t_min for some sigma_data (for .5 it does not).
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator
 

@@ -7,8 +7,6 @@ average parameter by parameter. Only the network and the data are minicm's. On t
 Simplified: no warm-up and decay, no look for NaN, no checkpoints.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator
 

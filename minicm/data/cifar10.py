@@ -13,8 +13,6 @@ An archive that came another way (the host is at times slow) needs no network: p
 before `download`, which then checks and unpacks it, or hand it to `unpack`.
 """
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import http.client

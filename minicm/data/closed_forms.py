@@ -6,8 +6,6 @@ One Gaussian (the ODE is linear), one dimension (the flow keeps quantiles), and 
 x is (B, d), times are a float or (B,) in the clock's unit; results are float64.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

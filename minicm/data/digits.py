@@ -6,8 +6,6 @@ scikit-learn's `load_digits` (NOTICE, beside this file, gives the credit). A pix
 dots of a 4x4 block of the scan: a whole number from 0 to 16.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -16,8 +16,6 @@ Three choices make it quick and safe.
 The batch is the *last* axis here, (d, B): then a (B,) time broadcasts, and reductions run over the leading axes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import cache
 

@@ -1,7 +1,5 @@
 """Labels that are dropped at random: how the teacher of guidance learns both with a class and without one."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

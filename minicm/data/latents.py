@@ -1,7 +1,5 @@
 """Data seen through an autoencoder: what latent consistency models train on."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -3,8 +3,6 @@
 Points are made here; digits and CIFAR-10, whose makers take folders and devices, say their names themselves.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Literal, overload
 

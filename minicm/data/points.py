@@ -1,7 +1,5 @@
 """Data of one's own: whatever is at hand as tensors, drawn at random for `train`."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -13,8 +13,6 @@ Everything is done in the eigenvectors of the S_k, where C_k is diagonal: index 
 components. The batch is the last axis, (d, B) and (j, k, B), so that lambda (B,) broadcasts. float64 throughout.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -6,8 +6,6 @@ each class) and divided out. A blur is added after that, in the data's own unit,
 0.5^2 = shape^2 + noise^2.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any

@@ -5,8 +5,6 @@ is the one that leads from x0 to the point of x0's own trajectory at t: the same
 exact trajectories, so it is a yardstick of the mixtures and no method. Its weight is 1, at times as CD's.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -4,8 +4,6 @@ A forward pass of one sample is one evaluation, with its gradient three, with a 
 teacher are called for counts; an exact denoiser is no network.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager

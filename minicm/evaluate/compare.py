@@ -1,7 +1,5 @@
 """Every method on every mixture at one budget of network evaluations: what each reaches, with its spread over seeds."""
 
-from __future__ import annotations
-
 import json
 import os
 import statistics

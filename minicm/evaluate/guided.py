@@ -1,7 +1,5 @@
 """How good the guided family is: LCD, LCM-LoRA and TCD against exact guided flows and exact trajectories."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import torch

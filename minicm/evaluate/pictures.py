@@ -4,8 +4,6 @@ The same for digits and CIFAR-10, in pixels and in latents: what differs is the 
 `decode`, which turns samples into pictures.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial

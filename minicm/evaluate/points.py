@@ -1,7 +1,5 @@
 """How good a model of a 2-D recipe is: every number beside its floor and the band that healthy seeds fall into."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any

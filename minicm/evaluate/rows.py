@@ -1,7 +1,5 @@
 """Reports: rows beside the bands that healthy seeds fall into, as a Markdown table."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

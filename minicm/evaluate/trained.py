@@ -1,7 +1,5 @@
 """What `minicm evaluate` reports of a checkpoint: which measures fit is read from the facts that it states."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -4,8 +4,6 @@ They see little on mixtures: chance alone (how many points each mode happens to 
 its `floor`, and a blur or a shift may well hide below it.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Against the exact answer: paired errors of a consistency function, and the order of convergence of a solver."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """The floor of a measure: what exact samples score, which chance alone keeps above zero."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 

@@ -6,8 +6,6 @@ Frechet", it is no FID: its unit is that classifier's, so numbers compare only w
 on. A model that copies its training set *beats* the floor of most of them: `copied` and `nearest` tell.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -7,8 +7,6 @@ own way (a pickle; minicm itself unpickles nothing). No test needs it. Published
 whole training set; 10,000 samples give a number that is larger by a unit or more.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -1,7 +1,5 @@
 """Samples against the modes of a mixture: points between the modes, missing modes, modes that have collapsed."""
 
-from __future__ import annotations
-
 import torch
 from scipy.stats import chi2
 from torch import Tensor

@@ -4,8 +4,6 @@ TCD learns the way from any t to any earlier u. The flow of a mixture is exact b
 triangle of pairs is measured, which no set of samples can show.
 """
 
-from __future__ import annotations
-
 import itertools
 from dataclasses import dataclass
 

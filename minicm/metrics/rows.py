@@ -1,7 +1,5 @@
 """A number beside what it should be, in one kind of row, and tables of such numbers in Markdown."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A small image classifier: its answers judge class-conditional samples, its features measure how alike two sets are."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -1,7 +1,5 @@
 """How a network is told where it is: Fourier features, sinusoids, and the conditioning that all nets share."""
 
-from __future__ import annotations
-
 import math
 from contextlib import AbstractContextManager, nullcontext
 

@@ -8,8 +8,6 @@ W is replaced through torch's parametrisation: the layer stays what it is and co
 That serves Linear and convolutions alike, and a second adapter simply adds to what the first one made.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A small multilayer perceptron for points: Fourier features in, residual layers, zero-initialised out."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

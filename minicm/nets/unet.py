@@ -11,8 +11,6 @@ Left out, against DDPM++: resampling inside the blocks, a block more on the way 
 embedding of augmentations.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

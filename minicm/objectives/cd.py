@@ -13,8 +13,6 @@ CM, arXiv:2303.01469, Algorithm 2 and Eq. 7.   loss = lambda d( f(x_t, t), f_tar
 Simplified: no LPIPS (it needs pretrained weights).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 

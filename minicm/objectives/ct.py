@@ -14,8 +14,6 @@ Differs from CD in: x_s = x0 + s eps is the Euler step whose teacher is the data
 trajectory; only its direction is right on average. Simplified: no LPIPS.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

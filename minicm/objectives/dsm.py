@@ -12,8 +12,6 @@ EDM, arXiv:2206.00364, Eq. 2 and Table 1.   loss = |D(x0 + sigma eps, sigma) - x
 Simplified: no augmentation. Labels arrive already dropped where guidance needs it (`data.labels.LabelDropout`).
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

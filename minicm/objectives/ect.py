@@ -19,8 +19,6 @@ Differs from ECT's code in: f keeps its boundary f(x, t_min) = x while it trains
 and below t_min f is the identity. So the target at s = 0 is the clean x0, as in the code, without a mask.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

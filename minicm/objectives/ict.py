@@ -16,8 +16,6 @@ Differs from CD in: x_s = x0 + s eps needs no teacher. Differs from CT in all th
 Not here: dropout and the smaller Fourier scale of the time embedding belong to the network, RAdam to the loop.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

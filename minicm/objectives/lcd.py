@@ -19,8 +19,6 @@ x0_hat, as CT does, and keeps w and the skip.
 Simplified: no autoencoder; f in our own preconditioning or in LCM's (`LCMBoundary`), which ends at t = 1 instead of 0.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

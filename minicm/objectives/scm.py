@@ -22,8 +22,6 @@ in place of 6 took the one-step median error of the recipe mixture-sct from .09 
 Simplified: no adaptive double normalisation (it belongs to a large network); w_phi is linear in a few sinusoids of t.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -17,8 +17,6 @@ stands close by: in the EDM clock G is its (u/t) x + (1 - u/t) g(x, t, u). To sa
 Simplified: no TCF(S+), where one more network gives an integral; no autoencoder. LCM-LoRA's way: `add_lora(f.net, ...)`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

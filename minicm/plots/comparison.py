@@ -1,7 +1,5 @@
 """Figures of measured numbers: of a comparison of methods, against one option that was varied, and for pairs of times."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """Figures about errors: against time, against the number of solver steps, and at the boundary."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Figures of pictures: samples at few steps beside the teacher's, one trajectory, and the nearest training pictures."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Moving pictures, for what only motion shows: one figure, drawn anew for each frame, as a small GIF."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Samples beside data, and the map from noise to data as a coloured field."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -5,8 +5,6 @@ depends on colour. Every function of this package returns a matplotlib Figure th
 last line of a notebook's cell, or call .savefig(path).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

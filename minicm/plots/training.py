@@ -1,7 +1,5 @@
 """Figures about training: curricula, loss curves, and who is who among the four models."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

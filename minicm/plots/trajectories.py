@@ -1,7 +1,5 @@
 """Trajectories of the probability-flow ODE, and where a consistency function sends their points."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """Recipes: a model, an objective, data and a config that fit together, by the name that `minicm train` knows them by."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
 

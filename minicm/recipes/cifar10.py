@@ -27,8 +27,6 @@ None was trained here: the FIDs are the papers'. What is left out on purpose, an
 With --accumulate N or several processes (torchrun) the batches stay the published ones on smaller memory.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path

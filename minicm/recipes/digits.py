@@ -12,8 +12,6 @@ The latents (LCM, arXiv:2310.04378, section 4.1) are 2x4x4 numbers in place of 8
 channel. The class takes the place of the text, w the place that it has there.
 """
 
-from __future__ import annotations
-
 import math
 from functools import partial
 from pathlib import Path

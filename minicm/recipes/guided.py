@@ -5,8 +5,6 @@ in Stable Diffusion's VP clock. The guided flow of a mixture is exact, so a stud
 w: what LCM's own paper could not show.
 """
 
-from __future__ import annotations
-
 import copy
 from dataclasses import replace
 from pathlib import Path

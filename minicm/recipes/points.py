@@ -4,8 +4,6 @@ Each is a plain function: `model, objective, data, config = mixture_cd(data="gri
 those that were found to suit a 60-second budget; docs/results.md tells what each change bought.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import cache
 from pathlib import Path

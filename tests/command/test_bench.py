@@ -1,7 +1,5 @@
 """The bench: what it compares does the same work, and its report holds what it promises. No clock is asserted."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import sys

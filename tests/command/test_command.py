@@ -1,7 +1,5 @@
 """The command, called in this process: what it does, what it refuses, its exit codes, and that its help reads well."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

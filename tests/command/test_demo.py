@@ -1,7 +1,5 @@
 """The demonstration from end to end, in its smoke version."""
 
-from __future__ import annotations
-
 import json
 import math
 

@@ -1,7 +1,5 @@
 """The autoencoder, latents as data, and the plain loop that trains it."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from contracts import randomise

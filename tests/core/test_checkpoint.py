@@ -1,7 +1,5 @@
 """Checkpoints: what goes in comes out bit for bit; what is broken or foreign is refused; a full disk costs nothing."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

@@ -1,7 +1,5 @@
 """The greedy choice of sampling times: finds the valley of a score, in few evaluations, the same each time."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

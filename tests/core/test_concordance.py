@@ -5,8 +5,6 @@ the paper's letters. A later method adds its rows to the list. Published numbers
 in the tests of the modules.
 """
 
-from __future__ import annotations
-
 from math import atan, ceil, cos, erf, exp, log, sin, sqrt, tan
 
 import pytest

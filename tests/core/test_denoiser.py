@@ -1,7 +1,5 @@
 """The preconditioning against the papers' tables, the boundary bit for bit, guidance, and changes of clock."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The distances against values worked by hand; one number a sample, over the whole sample."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

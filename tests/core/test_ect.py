@@ -1,7 +1,5 @@
 """ECT (arXiv:2406.14548): its mapping, its stages, and the clean target at s = 0."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """Zero-shot editing: what is known is kept, what is masked is never looked at, and Algorithm 4 line by line."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """The averages: their closed form after k steps, what they copy, and that they are apart from the model."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from exact import refused

@@ -1,7 +1,5 @@
 """Exported weights: the average alone with what it is, whole or rounded to bf16, in one file, never resumed."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from exact import refused

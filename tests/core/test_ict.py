@@ -1,7 +1,5 @@
 """iCT (arXiv:2310.14189): its curriculum, its draw, its loss by hand, and why its target must not lag."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -4,8 +4,6 @@ Items 1 and 5 (boundary, unit variance) are in test_denoiser.py, the samplers' h
 test_tcd.py, and 6 (the contract of the losses) in test_objectives.py.
 """
 
-from __future__ import annotations
-
 import math
 
 import pytest

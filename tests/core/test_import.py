@@ -1,7 +1,5 @@
 """The front door: `import minicm as cm` is light, and hands out every public name from its module when it is used."""
 
-from __future__ import annotations
-
 import ast
 import subprocess
 import sys

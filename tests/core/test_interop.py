@@ -5,8 +5,6 @@ then the two must agree to rounding: ROUNDING below. What differs on purpose is 
 Numbering: the timestep i of `diffusers` is our t = i + 1, since t = 0 is clean here.
 """
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """LCD: the paper's formulas, the published script's numbers, and what its fixed point is."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

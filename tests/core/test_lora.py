@@ -1,7 +1,5 @@
 """LoRA: a new adapter changes nothing, merging changes nothing, and two of them add up."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

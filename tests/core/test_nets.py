@@ -1,7 +1,5 @@
 """What every network keeps, embeddings and the MLP: published formulas, what conditioning does, what is refused."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """The contract that every objective keeps, over every network of contracts.py (design, section 6, item 6)."""
 
-from __future__ import annotations
-
 import copy
 from functools import partial
 

@@ -1,7 +1,5 @@
 """Several processes give the single-process result: two of them on the processor, joined through a file."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

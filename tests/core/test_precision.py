@@ -1,7 +1,5 @@
 """Training for a GPU, as far as a processor can tell: bfloat16 inside the network alone, layouts, compiling, accumulating."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

@@ -1,7 +1,5 @@
 """Multistep sampling: Algorithm 1 and its gamma knob, what is drawn and evaluated, EDM's sampler, outside numbers."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """The three clocks: their formulas, that t = 0 is clean, steps that compose, inverses, and refusals."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """sCM (arXiv:2410.11081): the tangent against differences and closed forms, and the loss against the paper's own signs."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

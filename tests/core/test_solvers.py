@@ -1,7 +1,5 @@
 """Euler's and Heun's steps in every clock against the textbook, and the loop that takes them."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from exact import Gaussian, normal, refused, times

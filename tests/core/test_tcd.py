@@ -1,7 +1,5 @@
 """TCD: the trajectory function in both forms, its boundary, what it becomes without u, and what it converges to."""
 
-from __future__ import annotations
-
 import itertools
 import math
 

@@ -1,7 +1,5 @@
 """Grids, time laws and curricula, against the published values of facts.md (CM, iCT, ECT, EDM, sCM)."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

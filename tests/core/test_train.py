@@ -1,7 +1,5 @@
 """The loop: repeatable, resumable bit for bit, its averages and rates as stated, and it stops where numbers do."""
 
-from __future__ import annotations
-
 import copy
 import math
 

@@ -1,7 +1,5 @@
 """The U-Net, beside what test_nets.py holds for every network: shapes, attention, derivatives, dropout, memory format, sizes, and what is refused."""
 
-from __future__ import annotations
-
 import copy
 import json
 

@@ -1,7 +1,5 @@
 """Be the grader, graded: planted mistakes are mistakes, what is called right is right, and a test that cheats gains nothing."""
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 import itertools

@@ -1,7 +1,5 @@
 """Handouts: what students receive holds no answer, runs with the stubs, and holds its asserts with the solution plugged in."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

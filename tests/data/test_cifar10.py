@@ -1,7 +1,5 @@
 """CIFAR-10 from a tiny archive written here: reading, drawing, fetching with resume, and every refusal."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import itertools

@@ -1,7 +1,5 @@
 """The embedded digits: what they are, how they are split, how they are drawn."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

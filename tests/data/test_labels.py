@@ -1,7 +1,5 @@
 """Label dropout: the null label comes with probability p, and nothing else changes."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import pytest

@@ -4,8 +4,6 @@ Noise is float64 and seeded. TIGHT is the promise of the flow, 1e-8, with room: 
 with one or two digits to spare. ROUND is for what should agree to rounding.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

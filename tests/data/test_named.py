@@ -1,7 +1,5 @@
 """The data sets that go by a name: each says its own, and in classes it is the same data."""
 
-from __future__ import annotations
-
 from typing import get_args
 
 import pytest

@@ -1,7 +1,5 @@
 """Drawing from what is kept as tensors: data of one's own, digits and CIFAR-10, by one and the same rule."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """The four toy shapes: exact moments, where the points lie, what the labels mean, seeds and refusals."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

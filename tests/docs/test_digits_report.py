@@ -1,7 +1,5 @@
 """The digits' table and figures: what stands in them is what was measured, and nothing is measured twice."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict
 from pathlib import Path

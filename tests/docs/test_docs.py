@@ -4,8 +4,6 @@ Each check is a function that yields complaints, and the last tests plant one fa
 complaint. That the site builds is checked in tests/docs/test_site.py, the notebooks in tests/docs/test_notebooks.py.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import inspect
 import pkgutil

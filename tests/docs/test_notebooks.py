@@ -1,7 +1,5 @@
 """Notebooks: committed with the outputs of a full run of the code they hold; all of them run, in fast mode."""
 
-from __future__ import annotations
-
 import copy
 import importlib.util
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The plain loops of docs/studies and the package do the same updates: on the same draws the weights stay together, to rounding."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator
 

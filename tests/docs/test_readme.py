@@ -1,7 +1,5 @@
 """The code that README.md shows runs as it stands; only its number of steps is cut. It is short, and docs/index.md has the same."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The documentation builds without a warning, asks nothing of the network, and no link in it is broken."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

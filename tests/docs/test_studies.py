@@ -1,7 +1,5 @@
 """The studies behind docs/results.md: every one can be run, trains once what it says, and ends where the recipes begin."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from importlib import import_module

@@ -1,7 +1,5 @@
 """The small weights that are shipped for the notebooks: loadable, small, and digits come out of them in one step."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

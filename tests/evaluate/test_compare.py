@@ -1,7 +1,5 @@
 """The comparison: equal budgets counted from the losses themselves, nothing done twice, and a table and figure that say so."""
 
-from __future__ import annotations
-
 import json
 from functools import partial
 

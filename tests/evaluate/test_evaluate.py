@@ -1,7 +1,5 @@
 """The reports of 2-D models: the exact function scores its floor, a wrong one far above, and the table says so."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """Measures of pictures: closed forms and planted faults, on pictures and features made by hand."""
 
-from __future__ import annotations
-
 import dataclasses
 import sys
 import types

@@ -3,8 +3,6 @@
 Seeds are fixed. A tolerance of z standard deviations says how often another seed would fail: 5 is one in 1.7 million.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Figures: named, labelled, legible, repeatable, the truth beside the learned, and nothing left behind in matplotlib."""
 
-from __future__ import annotations
-
 import io
 from itertools import combinations
 from pathlib import Path

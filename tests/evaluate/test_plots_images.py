@@ -1,7 +1,5 @@
 """Figures of pictures: what is drawn is what was given, in its place, named, on one page."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

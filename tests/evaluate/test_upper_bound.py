@@ -1,7 +1,5 @@
 """The upper bound regresses on the exact f*: its points lie on trajectories, and f* alone has no loss."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

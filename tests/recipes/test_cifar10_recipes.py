@@ -1,7 +1,5 @@
 """CIFAR-10 recipes: each trains on a tiny archive written here; published numbers as in the papers; the whole run in small."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

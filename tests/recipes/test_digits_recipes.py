@@ -1,7 +1,5 @@
 """Recipes on digits: every one trains and can be loaded again, students start as their teacher, latents are scaled."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

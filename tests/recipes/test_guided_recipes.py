@@ -1,7 +1,5 @@
 """The LCM family's recipes run through the one loop, the command and their evaluation; results are measured elsewhere."""
 
-from __future__ import annotations
-
 import numpy
 import pytest
 import torch

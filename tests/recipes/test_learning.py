@@ -3,8 +3,6 @@
 The guided recipes, after a short run, are each nearer their exact answer than before, by a factor.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import partial
 

@@ -1,7 +1,5 @@
 """A run in its folder: numbered, never written over, killed and resumed bit for bit, stopped by Ctrl-C in good order."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

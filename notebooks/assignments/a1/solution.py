@@ -1,7 +1,5 @@
 """Assignment 1, solved: schedule and preconditioning."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

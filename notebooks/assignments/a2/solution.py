@@ -1,7 +1,5 @@
 """Assignment 2, solved: steps of the probability-flow ODE."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch

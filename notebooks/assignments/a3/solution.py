@@ -1,7 +1,5 @@
 """Assignment 3, solved: the boundary condition and consistency distillation."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -1,7 +1,5 @@
 """Assignment 5, solved: sampling in a few steps, and editing."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

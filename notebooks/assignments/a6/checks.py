@@ -1,7 +1,5 @@
 """Assignment 6: guidance, the skipping step and LoRA (arXiv:2310.04378, 2311.05556, 2106.09685). What is asked, and how it is checked."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Assignment 6, solved: guidance, the skipping step and LoRA."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

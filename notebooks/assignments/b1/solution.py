@@ -1,7 +1,5 @@
 """Bonus assignment 1, solved: sCM's tangent."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -5,8 +5,6 @@ practice set stands below. What is graded on is planted.py and mutation.py: besi
 minicm's repository; where neither is at hand the practice set takes their place, and the report says so.
 """
 
-from __future__ import annotations
-
 import inspect
 import math
 import random
