@@ -61,6 +61,14 @@ def samples(
 
 
 @styled
+def cloud(x: Tensor, title: str = "") -> Figure:
+    """Points of the plane, (n, 2)."""
+    figure, axes = new_figure(1, 1, 7)
+    _cloud(axes[0, 0], x, None, 1.05 * x.abs().max().item(), title)
+    return figure
+
+
+@styled
 def noise_map(mixture: GaussianMixture, methods: Mapping[str, Denoise], *, resolution: int = 100) -> Figure:
     """The map x_T -> x_eps of one step: which mode each noise is sent to, exact beside learned, and the error there.
 

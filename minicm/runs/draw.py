@@ -8,6 +8,7 @@ import torch
 
 from minicm.checkpoint import Trained, load_trained
 from minicm.plots.images import sheet
+from minicm.plots.samples import cloud
 from minicm.sampling import LEVELS, Counted, sample, sampling_times
 
 
@@ -23,6 +24,7 @@ def draw(
     w: float | None = None,
     seed: int = 0,
     out: Path | None = None,
+    plot: bool = False,
 ) -> None:
     """Draw samples from a consistency model and save them as a .npy file; pictures as a .png of the first 100, too.
 
@@ -39,6 +41,7 @@ def draw(
         seed: of the noise
         out: where to; samples-NNN.npy beside the checkpoint if not given, never over an existing file; pictures lie
             in [-1, 1], in the shape (n, channels, height, width)
+        plot: draw points of the plane as a .png beside it, too; of pictures there is always one
     """
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
@@ -47,17 +50,22 @@ def draw(
         raise ValueError(f"{checkpoint} holds a diffusion model, which one step cannot sample: distil it first")
     if not times and steps not in LEVELS:
         raise ValueError(f"steps must be one of {', '.join(map(str, LEVELS))}, got {steps}: or give --times")
+    if plot and not run.pictures and run.shape != (2,):
+        raise ValueError(f"samples of shape {run.shape} cannot be drawn in the plane: leave --plot out")
+    drawn = plot or run.pictures
     generator = torch.Generator().manual_seed(seed)
     given = conditioning(run, n, label, w, generator)
     f = Counted(run.model)
     chosen = list(times or sampling_times(f.schedule, steps).tolist())
-    out = place(run, out or next_free(checkpoint if checkpoint.is_dir() else checkpoint.parent))
+    out = place(out or next_free(checkpoint if checkpoint.is_dir() else checkpoint.parent), drawn)
     x_T = f.schedule.prior((n, *run.shape), generator)
+    title = f"{len(chosen)} step" + "s" * (len(chosen) > 1)
     x = run.decode(sample(f, x_T, chosen, gamma, generator=generator, **given))
     with open(out, "xb") as file:  # x: not even a file that came in between is written over
         numpy.save(file, x.numpy(), allow_pickle=False)
-    if run.pictures:
-        sheet(x[:100], f"{len(chosen)} step" + "s" * (len(chosen) > 1)).savefig(out.with_suffix(".png"))
+    if drawn:
+        figure = sheet(x[:100], title) if run.pictures else cloud(x, title)
+        figure.savefig(out.with_suffix(".png"))
     print(f"{out}: {n} samples, {f.evaluations} evaluations of the network each")
 
 
@@ -86,13 +94,13 @@ def conditioning(
     return given
 
 
-def place(run: Trained, out: Path) -> Path:
+def place(out: Path, drawn: bool) -> Path:
     """The file to write, once it is clear that nothing lies there, nor where its .png comes to lie."""
-    if run.pictures and out.suffix == ".png":
+    if drawn and out.suffix == ".png":
         raise ValueError(f"{out}: --out names the .npy file, the .png comes to lie beside it")
     if not out.parent.is_dir():
         raise ValueError(f"{out.parent} is no folder: make it, or choose another --out")
-    for path in (out, out.with_suffix(".png")) if run.pictures else (out,):
+    for path in (out, out.with_suffix(".png")) if drawn else (out,):
         if path.exists():
             raise FileExistsError(f"{path} exists: choose another --out")
     return out

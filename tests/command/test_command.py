@@ -87,6 +87,15 @@ def test_samples_are_counted_repeatable_and_never_written_over(student, tmp_path
     assert (tmp_path / "x.npy").read_bytes() == before
 
 
+def test_points_are_drawn_where_asked(student, tmp_path, capsys):
+    assert command("sample --n 5 --plot --out", tmp_path / "x.npy", student) == 0
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+    (tmp_path / "y.png").touch()
+    capsys.readouterr()
+    assert command("sample --n 5 --plot --out", tmp_path / "y.npy", student) == 2
+    assert "y.png exists" in capsys.readouterr().err and not (tmp_path / "y.npy").exists()
+
+
 @pytest.mark.parametrize(
     "options, complaint",
     [
