@@ -28,6 +28,7 @@ def draw(
 ) -> None:
     """Draw samples from a consistency model and save them as a .npy file; pictures as a .png of the first 100, too.
 
+    The file holds points (n, dim) or pictures (n, channels, height, width), which lie in [-1, 1].
     Raises ValueError for what is out of range and for a diffusion model, FileExistsError for a file that is there.
 
     Args:
@@ -39,8 +40,7 @@ def draw(
         label: class of the samples, for a model that knows classes; one at random for each sample if not given
         w: guidance scale, for a model that takes one; 0 if not given, one less than Imagen's
         seed: of the noise
-        out: where to; samples-NNN.npy beside the checkpoint if not given, never over an existing file; pictures lie
-            in [-1, 1], in the shape (n, channels, height, width)
+        out: where to; samples-NNN.npy beside the checkpoint if not given, never over an existing file
         plot: draw points of the plane as a .png beside it, too; of pictures there is always one
     """
     if n < 1:

@@ -6,6 +6,8 @@ its percent text is written to notebooks/drafts/a1.py, which git ignores; change
 notebooks/build.py's. docs/course.md tells what a handout must have.
 """
 
+from __future__ import annotations
+
 import importlib.util
 import json
 import shutil

@@ -4,6 +4,8 @@ DeMillo, Lipton and Sayward 1978 (mutation testing): tests that let a change pas
 is the syntax tree; a change that does not load is left out. A change may also compute the same as before: that is for a person to tell.
 """
 
+from __future__ import annotations
+
 import ast
 import copy
 from collections.abc import Callable, Iterator, Mapping

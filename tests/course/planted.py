@@ -4,6 +4,8 @@ Each wrong one is a known kind of mistake: of public code, or a slip that the mu
 signature and breaks the contract (the docstrings of the handout's student.py) on some valid input; its note says on which kind.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 

@@ -1,6 +1,8 @@
 """The graders are graded: of every assignment the solution passes, the stub fails cleanly, every known mistake is
 named, every odd but right solution passes. Deterministic checks, in this process; `slow`: all checks on 20 seeds."""
 
+from __future__ import annotations
+
 import dataclasses
 import inspect
 

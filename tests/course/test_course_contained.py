@@ -1,5 +1,7 @@
 """Submissions that misbehave are contained, each with one clear line; what travels between the processes arrives."""
 
+from __future__ import annotations
+
 import csv
 import json
 

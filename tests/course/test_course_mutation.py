@@ -3,6 +3,8 @@
 A change that the checks do not see is either no mistake (listed below, each with its reason) or a hole in the grader.
 """
 
+from __future__ import annotations
+
 import inspect
 from types import SimpleNamespace
 

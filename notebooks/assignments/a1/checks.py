@@ -1,5 +1,7 @@
 """Assignment 1: the noise schedule and EDM's preconditioning (arXiv:2206.00364). What is asked, and how it is checked."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 

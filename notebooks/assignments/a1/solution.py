@@ -1,5 +1,7 @@
 """Assignment 1, solved: schedule and preconditioning."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import torch

@@ -1,5 +1,7 @@
 """Assignment 2: solvers of the probability-flow ODE: Euler, Heun, their order, DDIM. What is asked, and how it is checked."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from typing import NamedTuple

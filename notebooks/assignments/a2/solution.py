@@ -1,5 +1,7 @@
 """Assignment 2, solved: steps of the probability-flow ODE."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 
 import torch

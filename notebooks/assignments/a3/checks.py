@@ -1,5 +1,7 @@
 """Assignment 3: the boundary condition and consistency distillation (arXiv:2303.01469). What is asked, and how it is checked."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 

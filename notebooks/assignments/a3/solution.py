@@ -1,5 +1,7 @@
 """Assignment 3, solved: the boundary condition and consistency distillation."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import torch

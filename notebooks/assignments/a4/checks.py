@@ -1,5 +1,7 @@
 """Assignment 4: consistency training, as published, improved and tuned (arXiv:2303.01469, 2310.14189, 2406.14548)."""
 
+from __future__ import annotations
+
 import math
 import numbers
 from collections.abc import Callable, Sequence

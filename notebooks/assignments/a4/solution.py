@@ -1,5 +1,7 @@
 """Assignment 4, solved: consistency training."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 

@@ -1,5 +1,7 @@
 """Assignment 5: sampling in a few steps, and editing (arXiv:2303.01469, arXiv:2402.19159). What is asked, and how it is checked."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 

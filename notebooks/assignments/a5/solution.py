@@ -1,5 +1,7 @@
 """Assignment 5, solved: sampling in a few steps, and editing."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import torch

@@ -1,5 +1,7 @@
 """Assignment 6: guidance, the skipping step and LoRA (arXiv:2310.04378, 2311.05556, 2106.09685). What is asked, and how it is checked."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from typing import Any
@@ -572,8 +574,7 @@ def distils(impl: Impl, seed: int) -> None:
     x_T, label = CLOCK.prior((400, 2), generator), torch.arange(400) % 2
     for w in (0.0, 3.0):
         with torch.no_grad():
-            given = f64([1000.0] * 400), label, f64([w] * 400)
-            x0 = last.ema(x_T, *given)
+            x0 = last.ema(x_T, f64([1000.0] * 400), label=label, w=f64([w] * 400))
         truth = ring.flow(x_T, 1000.0, 0.0, CLOCK, label, w)
         error = paired_error(x0, truth, ring.sigma_data).median().item()
         reaches(error, DISTILLED_BOUND, f"one step of the distilled model at w = {w:g}")

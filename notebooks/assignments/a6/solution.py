@@ -1,5 +1,7 @@
 """Assignment 6, solved: guidance, the skipping step and LoRA."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +24,7 @@ def guide(D_c: Tensor, D_null: Tensor, w: Tensor) -> Tensor:
 def guided_step(
     teacher: Callable, schedule: Schedule, x: Tensor, t: Tensor, s: Tensor, label: Tensor, w: Tensor
 ) -> Tensor:
-    x0_hat = guide(teacher(x, t, label), teacher(x, t), w)
+    x0_hat = guide(teacher(x, t, label=label), teacher(x, t), w)
     eps_hat = (x - per_sample(schedule.alpha(t), x) * x0_hat) / per_sample(schedule.sigma(t), x)
     return per_sample(schedule.alpha(s), x) * x0_hat + per_sample(schedule.sigma(s), x) * eps_hat
 

@@ -27,7 +27,7 @@ def guided_step(
 ) -> Tensor:
     """One DDIM step from t to s with the guided estimate: the same x0_hat and the same eps_hat at s.
 
-    teacher(x, t, label) and teacher(x, t), without a label, are estimates of x0. (B, *D) -> (B, *D), in x's dtype. Of the schedule use
+    teacher(x, t, label=label) and teacher(x, t), without a label, are estimates of x0. (B, *D) -> (B, *D), in x's dtype. Of the schedule use
     alpha and sigma; s may be 0.
     """
     raise NotImplementedError

@@ -1,5 +1,7 @@
 """Bonus assignment 1: sCM's tangent, the limit in which two neighbouring times meet (arXiv:2410.11081)."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from typing import Any

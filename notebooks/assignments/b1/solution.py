@@ -1,5 +1,7 @@
 """Bonus assignment 1, solved: sCM's tangent."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import torch

@@ -134,7 +134,7 @@ def handed_out(name: str, function: Callable) -> Callable:
             raise ValueError(f"this {name} was handed to a test that has ended")
         given = contract.bind(*args, **kwargs)
         for argument, value in given.arguments.items():
-            kind = str(contract.parameters[argument].annotation)
+            kind = kind_of(contract.parameters[argument])
             if not isinstance(value, KINDS[kind]):  # type: ignore[arg-type]
                 raise TypeError(f"{name}: {argument} must be of the kind {kind}, got {type_name(value)}")
             if isinstance(value, int) and abs(value) > LARGEST:
@@ -142,7 +142,7 @@ def handed_out(name: str, function: Callable) -> Callable:
         tensors = [value for value in given.arguments.values() if isinstance(value, Tensor)]
         fits(tensors, name)
         for argument, value in given.arguments.items():
-            if contract.parameters[argument].annotation == "Callable":
+            if kind_of(contract.parameters[argument]) == "Callable":
                 given.arguments[argument] = answering(value, f"{argument} of {name}", tensors)
         return function(*given.args, **given.kwargs)
 
@@ -175,6 +175,11 @@ def fits(tensors: list[Tensor], name: str) -> None:
 
 
 # ------------------------------------------------------------------------------------------ the verdict
+def kind_of(parameter: inspect.Parameter) -> str:
+    """The name of a parameter's type, whether its module keeps annotations as text or not."""
+    return getattr(parameter.annotation, "__name__", str(parameter.annotation))
+
+
 def rejection(impl: Impl, name: str, function: Callable, seed: int) -> str:
     """Why the student's test rejects an implementation; empty where it accepts it.
 

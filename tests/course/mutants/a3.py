@@ -1,5 +1,7 @@
 """Assignment 3: mistakes and odd but right solutions. Sources: public code (named), known pitfalls, slips of students."""
 
+from __future__ import annotations
+
 from types import SimpleNamespace
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Assignment 6: mistakes and odd but right solutions. Sources: public code (named), known pitfalls, slips of students."""
 
+from __future__ import annotations
+
 import math
 
 import numpy as np

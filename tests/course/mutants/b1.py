@@ -1,5 +1,7 @@
 """Bonus assignment 1: mistakes and odd but right solutions. Sources: public code, known pitfalls, slips of students."""
 
+from __future__ import annotations
+
 import math
 
 import numpy as np

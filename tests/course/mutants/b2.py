@@ -1,5 +1,7 @@
 """Bonus assignment 2: bad tests and odd but good ones. Here a mistake is a test that lets a mistake pass, or that rejects what is right."""
 
+from __future__ import annotations
+
 import math
 import unittest
 
