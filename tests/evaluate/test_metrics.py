@@ -56,7 +56,7 @@ def test_a_time_grid_rises_to_t_max_within_the_clock(schedule, t_min):
 def test_the_exact_function_has_no_error(schedule, t_min):
     f = InClock(ExactConsistency(RING), schedule) if schedule == TrigFlow() else ExactConsistency(RING, schedule, t_min)
     error = consistency_error(f, RING, n=20, generator=seeded())
-    # float32 in and out: 6e-8 of values near 1; in_clock also rounds x_t, of order 80, on its way to the other clock.
+    # float32 in and out: 6e-8 of values near 1; InClock also rounds x_t, of order 80, on its way to the other clock.
     assert error.overall_rmse < (1e-4 if schedule == TrigFlow() else 1e-6)
     assert error.times[-1] == schedule.t_max and len(error.times) == len(error.rmse) == len(error.levels)
 
