@@ -24,7 +24,7 @@ PAGES = [
     ROOT / "README.md",
     *(p for p in sorted((ROOT / "docs").rglob("*.md")) if not GENERATED & set(p.relative_to(ROOT).parts[1:-1])),
 ]
-CUT = {"steps=2500": "steps=20"}  # a training that a page shows in full is begun here, no more
+CUT = {"steps=2000": "steps=20"}  # a training that a page shows in full is begun here, no more
 
 
 def blocks(page: Path) -> str:
